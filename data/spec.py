@@ -1,0 +1,61 @@
+"""What a model must know of its data: plain numbers and names, which travel in the checkpoint."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Sizes and special ids of a set of symbols; an id that does not exist is None."""
+
+    size: int
+    pad_id: int = 0
+    unk_id: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Exactly one kind of input and one kind of output is set.
+
+    Inputs: symbols (`input_vocabulary`), real vectors a step (`input_features`) or pictures
+    (`picture_shape`). Outputs: text (`output_vocabulary`), one of several classes (`labels`), real
+    numbers (`output_features`) or independent on/off keys (`keys`, 88 for a piano).
+    """
+
+    input_vocabulary: Vocabulary | None = None
+    input_features: int | None = None
+    picture_shape: tuple[int, int, int] | None = None  # (C, H, W)
+    output_vocabulary: Vocabulary | None = None
+    labels: tuple[str, ...] | None = None
+    output_features: int | None = None
+    keys: int | None = None
+    shared_vocabulary: bool = False  # input and output symbols are the same table
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the last layer gives: classes, real values, keys or symbols."""
+        if self.output_vocabulary is not None:
+            return self.output_vocabulary.size
+        if self.labels is not None:
+            return len(self.labels)
+        size = self.output_features or self.keys
+        assert size is not None, "a data module gave a spec without an output"
+        return size
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dictionaries, lists, strings and numbers only (what `weights_only` loading admits)."""
+        plain = asdict(self)
+        for key in ("picture_shape", "labels"):
+            plain[key] = None if plain[key] is None else list(plain[key])
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "DataSpec":
+        values = dict(plain)
+        for key in ("input_vocabulary", "output_vocabulary"):
+            values[key] = None if values[key] is None else Vocabulary(**values[key])
+        for key in ("picture_shape", "labels"):
+            values[key] = None if values[key] is None else tuple(values[key])
+        return cls(**values)
