@@ -1,0 +1,256 @@
+"""What every data module shares: prepare once, open memory-mapped, hand out batches."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from lightning import LightningDataModule
+
+from data.arrays import SPLITS, Split, fingerprint, open_splits, save_splits
+from data.codec import Codec, codec_from_plain
+from data.samplers import BatchSampler, BucketBatchSampler, ResumableLoader
+from data.sources import Loaded, Source, load
+from data.spec import DataSpec
+
+Report = dict[str, float | int | str]
+
+
+class Example(NamedTuple):
+    """One raw example: what goes in (text, a picture, numbers) and the right answers as text."""
+
+    input: Any
+    references: list[str]
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """All that `prepare` makes of the raw rows; it is saved, and opened again by every process."""
+
+    spec: DataSpec
+    codec: Codec
+    splits: dict[str, Split]
+    report: Report = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, eq=False)
+class DataModule(LightningDataModule):
+    """Rows of `path`, of `data_dir/folder` or of the Hub, prepared once and cached.
+
+    A kind of data says which columns it needs (`columns`), what becomes of the rows (`prepare`),
+    how a batch is made (`collate`) and what an example is in raw form (`example`). Generated data
+    overrides `load` and `source_key` as well; streams override `sampler`.
+    """
+
+    name: str
+    cache_dir: str
+    seed: int
+    batch_size: int
+    eval_batch_size: int | None = None  # None: as batch_size
+    num_workers: int = 0  # a batch costs microseconds: workers rarely pay
+    max_length: int | None = None  # symbols an input may have; None: any number
+    limit: int | None = None  # only the first rows of each split, for a quick look
+    path: str | None = None  # a folder or file of the user's own
+    folder: str | None = None  # below data_dir
+    data_dir: str | None = None
+    hub_id: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+
+    # fields that change no prepared array; where rows lie is told by `source_key`
+    not_prepared: ClassVar[frozenset[str]] = frozenset(
+        "name cache_dir batch_size eval_batch_size num_workers "
+        "path folder data_dir hub_id hub_config revision".split()
+    )
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for name, least in [("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0),
+                            ("max_length", 1), ("limit", 1)]:  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        self._prepared: Prepared | None = None
+        self.fingerprint = ""
+
+    # What a kind of data overrides
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The columns that must exist in every split."""
+
+    @abstractmethod
+    def prepare(self, rows: dict[str, Any]) -> Prepared:
+        """Rows of each split (a `datasets.Dataset`) → arrays, codec, spec and report."""
+
+    @abstractmethod
+    def collate(self, split: str, indices: list[int]) -> NamedTuple:
+        """Examples of a split → one batch (data/batches.py)."""
+
+    @abstractmethod
+    def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split in raw form, for samples and corpus metrics."""
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of each example, (N,) or (N, K) where K sequences are padded; all alike: ones."""
+        return np.ones(len(self.splits[split]), np.int64)
+
+    def sampler(self, split: str) -> BatchSampler:
+        training = split == "train"
+        rank, world = self.place()
+        return BucketBatchSampler(
+            self.lengths(split),
+            batch_size=self.batch_size if training else self.eval_batch_size or self.batch_size,
+            seed=self.seed,
+            shuffle=training,
+            rank=rank,
+            world_size=world,
+        )
+
+    def source(self) -> Source:
+        """Where the rows lie: the user's path, the local copy, or the Hub."""
+        return Source.choose(
+            path=self.path, folder=self.folder, data_dir=self.data_dir, hub_id=self.hub_id,
+            hub_config=self.hub_config, revision=self.revision, name=self.name,
+        )  # fmt: skip
+
+    def source_key(self) -> Any:
+        """Plain data that changes when the rows may have changed."""
+        return self.source().key()
+
+    def load(self) -> Loaded:
+        """Raw rows of train, validation and test."""
+        return load(self.source(), columns=self.columns(), seed=self.seed)
+
+    # What Lightning, the tasks and the scripts use
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return self._ready().splits
+
+    @property
+    def spec(self) -> DataSpec:
+        return self._ready().spec
+
+    @property
+    def codec(self) -> Codec:
+        return self._ready().codec
+
+    def report(self) -> Report:
+        """Sizes, padding, what was cut, left out or unknown: what the log should say."""
+        padding = {}
+        sampler = self.sampler("train")
+        if isinstance(sampler, BucketBatchSampler):
+            padding["padding"] = round(sampler.padding(), 4)
+        return {**self._ready().report, **padding}
+
+    def prepare_data(self) -> None:
+        """Make the cache if there is none; every process may call it, one of them works."""
+        folder = self._cache_folder()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if (folder / "prepared.json").exists():
+                return
+            loaded = self.load()
+            rows = loaded.splits
+            if self.limit is not None:
+                rows = {k: r.select(range(min(self.limit, len(r)))) for k, r in rows.items()}
+            prepared = self.prepare(rows)
+            sizes: Report = {split: len(prepared.splits[split]) for split in SPLITS}
+            plain = {
+                "spec": prepared.spec.to_plain(),
+                "codec": prepared.codec.to_plain(),
+                "report": {**sizes, **loaded.notes, **prepared.report},
+            }
+            plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
+            # written aside and moved into place: a killed process leaves nothing half-made
+            aside = Path(f"{folder}.{os.getpid()}")
+            shutil.rmtree(aside, ignore_errors=True)
+            save_splits(prepared.splits, aside)
+            (aside / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._prepared is not None:
+            return
+        self.prepare_data()
+        folder = self._cache_folder()
+        plain = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+        self._prepared = Prepared(
+            spec=DataSpec.from_plain(plain["spec"]),
+            codec=codec_from_plain(plain["codec"]),
+            splits=open_splits(folder),
+            report=plain["report"],
+        )
+        self.fingerprint = plain["fingerprint"]
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self.loader("validation")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self.loader("test")
+
+    def loader(self, split: str) -> ResumableLoader:
+        workers = self.num_workers
+        return ResumableLoader(
+            _Batches(self, split), self.sampler(split), seed=self.seed, num_workers=workers
+        )
+
+    def place(self) -> tuple[int, int]:
+        """This process among those that train together: (rank, world size)."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def _ready(self) -> Prepared:
+        if self._prepared is None:
+            self.setup()
+        assert self._prepared is not None
+        return self._prepared
+
+    def _cache_folder(self) -> Path:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        settings = {
+            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
+            for name, value in values.items()
+            if name not in self.not_prepared
+        }
+        # the code that prepares is part of the key: an edited generator or kind is prepared anew
+        code = hashlib.blake2b(digest_size=8)
+        for file in sorted(Path(__file__).parent.rglob("*.py")):
+            code.update(file.read_bytes())
+        key = [type(self).__name__, self.source_key(), settings, code.hexdigest()]
+        text = json.dumps(key, sort_keys=True, default=str)
+        return (
+            Path(self.cache_dir).expanduser()
+            / f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+        )
+
+
+class _Batches:
+    """What the loader (and its workers) read: a batch of indices → a batch of tensors."""
+
+    def __init__(self, data: DataModule, split: str) -> None:
+        self.data = copy.copy(data)
+        self.data.trainer = None  # a worker that is spawned must not pickle the trainer
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.data.splits[self.split])
+
+    def __getitems__(self, indices: list[int]) -> NamedTuple:
+        return self.data.collate(self.split, indices)

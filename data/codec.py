@@ -1,0 +1,89 @@
+"""What turns raw input into a batch, and ids into text: plain data, so it travels in checkpoints."""
+
+import importlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.text_codec import SPECIALS, TextCodec, TokenizerSettings
+
+__all__ = ["SPECIALS", "Codec", "TextCodec", "TokenizerSettings", "codec_from_plain"]
+
+_KINDS: dict[str, type["Codec"]] = {}
+
+
+@dataclass(kw_only=True)
+class Codec:
+    """Base of the codecs, one a kind of data, each in the kind's own file.
+
+    `class SeriesCodec(Codec, kind="series")` lives in data/series.py: the kind names the module,
+    so that a checkpoint's codec is found without a list of kinds. Fields are text codecs, numbers,
+    strings and tuples of these.
+    """
+
+    kind: ClassVar[str]
+    inputs: TextCodec | None = None
+    outputs: TextCodec | None = None
+    labels: tuple[str, ...] | None = None
+    # real outputs are learnt in standard units and given back in the data's own
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+
+    def __init_subclass__(cls, *, kind: str = "") -> None:
+        super().__init_subclass__()
+        if kind:
+            cls.kind = kind
+            _KINDS[kind] = cls
+
+    @abstractmethod
+    def batch(self, raw: Sequence[Any]) -> NamedTuple:
+        """Raw inputs without answers → the batch that the task predicts from."""
+
+    def restore(self, values: Tensor) -> Tensor:
+        """Real outputs or targets (..., K) in standard units → the data's own units."""
+        if not self.target_mean:
+            return values
+        mean = torch.tensor(self.target_mean, dtype=values.dtype, device=values.device)
+        std = torch.tensor(self.target_std, dtype=values.dtype, device=values.device)
+        return values * std + mean
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dictionaries, lists, strings and numbers only."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {"kind": self.kind, **values}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Codec":
+        return cls(**{name: _value(value) for name, value in plain.items() if name != "kind"})
+
+
+def codec_from_plain(plain: dict[str, Any]) -> Codec:
+    """The codec that `to_plain` described; its kind is looked up among data/*.py only."""
+    kind = plain["kind"]
+    if kind not in _KINDS and kind.isidentifier():
+        try:
+            importlib.import_module(f"data.{kind}")
+        except ModuleNotFoundError as error:
+            raise ValueError(f"codec of kind {kind!r}: there is no data/{kind}.py") from error
+    if kind not in _KINDS:
+        raise ValueError(f"codec of kind {kind!r} is unknown; there are {', '.join(_KINDS)}")
+    return _KINDS[kind].from_plain(plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TextCodec):
+        return value.to_plain()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    assert value is None or isinstance(value, (bool, int, float, str)), type(value)
+    return value
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return TextCodec.from_plain(value)
+    return tuple(_value(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,36 @@
+"""Words back to running text, so that BLEU against raw references is fair."""
+
+import re
+
+# scripts written without spaces between words; one character each is a token
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
+    "\u2014\u2026\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65"  # CJK, its punctuation
+    "\U00020000-\U0003ffff]"
+)
+_JOINS_LEFT = re.compile(r"[.,!?;:%)\]}»”…°]+|\.\.\.|n't|['’]\w{1,2}")
+_JOINS_RIGHT = re.compile(r"[(\[{«“„¿¡$£#]")
+_QUOTES = {'"', "'", "`", "``"}
+
+
+def detokenise(tokens: list[str]) -> str:
+    """["ein", "mann", ",", "der"] → "ein mann, der"; Chinese is joined without spaces."""
+    pieces: list[str] = []
+    glue = True  # whether the next token follows without a space
+    opened: set[str] = set()
+    previous = ""
+    for token in tokens:
+        quote = token in _QUOTES
+        closes = quote and token in opened
+        unspaced = bool(previous and token) and bool(
+            _UNSPACED.match(previous[-1]) or _UNSPACED.match(token[0])
+        )
+        if not (glue or closes or unspaced or _JOINS_LEFT.fullmatch(token)):
+            pieces.append(" ")
+        pieces.append(token)
+        glue = bool(_JOINS_RIGHT.fullmatch(token)) or (quote and not closes)
+        if quote:
+            opened ^= {token}
+        previous = token
+    return "".join(pieces)

@@ -1,0 +1,219 @@
+"""Where rows come from: the user's files, a local copy of a known data set, or the Hub."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_dataset
+
+from data.arrays import SPLITS
+from data.files import FORMATS, is_rows, read_file
+
+disable_progress_bars()  # they cover the run's own; loading takes seconds
+
+_SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_SPLIT_IN_PATH = re.compile(
+    r"(?:^|[^a-z])(" + "|".join(sorted(_SPLIT_NAMES, key=len, reverse=True)) + r")(?![a-z])"
+)
+
+
+class Loaded(NamedTuple):
+    """Rows of train, validation and test, and what the report should say about them."""
+
+    splits: dict[str, Dataset]
+    notes: dict[str, str] = {}  # noqa: RUF012 (never changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Local files (`root`) or a data set of the Hub; exactly one is set."""
+
+    root: Path | None = None
+    hub_id: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        path: str | None,
+        folder: str | None,
+        data_dir: str | None,
+        hub_id: str | None,
+        hub_config: str | None = None,
+        revision: str | None = None,
+        name: str = "data",
+    ) -> "Source":
+        """The user's path, else the local copy below data_dir, else the Hub."""
+        if path is not None:
+            root = Path(path).expanduser()
+            if not root.exists():
+                raise ValueError(f"data.path={path} does not exist{_neighbours(root)}")
+            return cls(root=root)
+        copy = Path(data_dir).expanduser() / folder if data_dir and folder else None
+        if copy is not None and copy.exists():
+            return cls(root=copy)
+        if hub_id is not None:
+            return cls(hub_id=hub_id, hub_config=hub_config, revision=revision)
+        if copy is not None:
+            raise ValueError(
+                f"data {name!r}: {copy} does not exist{_neighbours(copy)} and there is no copy of "
+                "it on the Hub that is known here: set paths.data_dir (or UNROLL_DATA) to the "
+                f"folder that holds {folder}/, or data.path to the files"
+            )
+        needs = (
+            f"set paths.data_dir (or UNROLL_DATA) to the folder that holds {folder}/"
+            if folder
+            else "set data.path to a folder or a file, or data.hub_id to a data set of the Hub"
+        )
+        raise ValueError(f"data {name!r} does not say where its rows are: {needs}")
+
+    def key(self) -> Any:
+        """Plain data that changes when the files do."""
+        if self.root is None:
+            return asdict(self)
+        # the path is not part of it: the same files elsewhere are the same data
+        return [
+            [str(file.relative_to(self.root)), file.stat().st_size, file.stat().st_mtime_ns]
+            for file in _files(self.root)
+        ]
+
+    def __str__(self) -> str:
+        return str(self.root) if self.root is not None else f"{self.hub_id} (Hub)"
+
+
+def load(source: Source, *, columns: Sequence[str], seed: int) -> Loaded:
+    """Read the named columns of every split; carve out of train, by seed, what is missing."""
+    found = _read_local(source.root, columns) if source.root else _read_hub(source)
+    for split, rows in found.items():
+        missing = [column for column in columns if column not in rows.column_names]
+        if missing:
+            raise ValueError(
+                f"{source} ({split}) has no column {missing[0]!r}; there are: "
+                f"{', '.join(rows.column_names)} (name yours with data.*_column=...)"
+            )
+        if len(rows) == 0:
+            raise ValueError(f"the {split} split of {source} is empty: it needs at least one row")
+    if "train" not in found:
+        raise ValueError(
+            f"{source} has no train split; there is only {', '.join(found)}: "
+            "name a file train.csv (or .jsonl, .parquet, .txt, ...)"
+        )
+    return carve({k: rows.select_columns(list(columns)) for k, rows in found.items()}, seed=seed)
+
+
+def carve(found: dict[str, Dataset], *, seed: int, share: float = 0.1) -> Loaded:
+    """Take a missing validation or test split out of train; equal rows stay on one side."""
+    missing = [split for split in SPLITS if split not in found]
+    if not missing:
+        return Loaded({split: found[split] for split in SPLITS})
+    train = found["train"]
+    keys = _equal_rows(train)
+    groups = np.random.default_rng(seed).permutation(keys.max() + 1)
+    each = max(1, round(share * len(groups)))
+    if len(groups) <= each * len(missing):
+        raise ValueError(
+            f"{len(train)} rows ({len(groups)} different ones) are too few to take "
+            f"{' and '.join(missing)} out of train: give more rows, or a file for each split"
+        )
+    splits, notes, start = dict(found), {}, 0
+    for split in missing:
+        rows = np.flatnonzero(np.isin(keys, groups[start : start + each]))
+        splits[split], start = train.select(rows), start + each
+        notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows by seed {seed}"
+    splits["train"] = train.select(np.flatnonzero(np.isin(keys, groups[start:])))
+    return Loaded({split: splits[split] for split in SPLITS}, notes)
+
+
+def _equal_rows(rows: Dataset) -> np.ndarray:
+    """(N,) the same number for rows whose texts are the same (numbers do not tell rows apart)."""
+    texts = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
+    # a label says little: the column with most different values stands for the row
+    different = {name: len(set(rows[name])) for name in texts}
+    if not different or max(different.values()) < 0.5 * len(rows):
+        return np.arange(len(rows))
+    most = max(different, key=lambda name: different[name])
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most]])
+
+
+def _read_local(root: Path, columns: Sequence[str]) -> dict[str, Dataset]:
+    if root.is_dir() and any((root / n).exists() for n in ("dataset_dict.json", "state.json")):
+        return _read_saved(root)
+    named: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    for file in _files(root):
+        relative = file.name if file == root else str(file.relative_to(root))
+        split = _SPLIT_IN_PATH.search(relative.lower())
+        (named.setdefault(_SPLIT_NAMES[split[1]], []) if split else unnamed).append(file)
+    if "train" not in named and unnamed:  # one pile of rows, perhaps beside a test file
+        named["train"] = unnamed
+    if root.is_file():
+        named = {"train": [root]}
+    if not named:
+        raise ValueError(
+            f"{root} holds no file of a known format ({', '.join(FORMATS)}, each also .gz)"
+        )
+    return {split: _join([read_file(f, columns) for f in files], files) for split, files in named.items()}
+
+
+def _join(parts: list[Dataset], files: list[Path]) -> Dataset:
+    try:
+        return concatenate_datasets([part for part in parts if len(part)] or parts[:1])
+    except ValueError as error:
+        names = ", ".join(str(file) for file in files)
+        raise ValueError(f"the columns of {names} do not agree: {error}") from error
+
+
+def _read_saved(root: Path) -> dict[str, Dataset]:
+    from datasets import load_from_disk
+
+    saved = load_from_disk(str(root))
+    return {"train": saved} if isinstance(saved, Dataset) else _normalised(dict(saved))
+
+
+def _read_hub(source: Source) -> dict[str, Dataset]:
+    try:
+        found = load_dataset(source.hub_id, source.hub_config, revision=source.revision)
+    except Exception as error:  # the Hub's client raises dozens of kinds
+        raise ValueError(
+            f"could not load {source.hub_id!r} (config {source.hub_config}, revision "
+            f"{source.revision}) from the Hub: {type(error).__name__}: {error}. Without a network, "
+            "set paths.data_dir (or UNROLL_DATA) to a folder with local copies, or data.path"
+        ) from error
+    return _normalised(dict(found))
+
+
+def _normalised(found: dict[str, Dataset]) -> dict[str, Dataset]:
+    known = {_SPLIT_NAMES[k.lower()]: rows for k, rows in found.items() if k.lower() in _SPLIT_NAMES}
+    return known or ({"train": next(iter(found.values()))} if len(found) == 1 else found)
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    return sorted(
+        file
+        for file in root.rglob("*")
+        if file.is_file()
+        and is_rows(file)
+        and not any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+        and file.name.lower() not in ("readme.txt", "license.txt", "licence.txt")
+    )
+
+
+def _neighbours(missing: Path) -> str:
+    """What exists nearest to a path that does not."""
+    parent = next((p for p in missing.absolute().parents if p.exists()), None)
+    if parent is None:
+        return ""
+    names = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))[:12]
+    return f" ({parent} holds: {', '.join(names) or 'nothing'})"

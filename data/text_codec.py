@@ -1,0 +1,247 @@
+"""Text to ids and back: words, characters or BPE, on Hugging Face `tokenizers`."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from data.arrays import Ragged
+from data.detokenise import UNSPACED, detokenise
+from data.spec import Vocabulary
+
+# said here, or each worker forked after tokenising would print a warning; workers never tokenise
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
+PAD, UNK, BOS, EOS = range(4)
+
+_NORMALIZERS = {"none": [], "nfc": [normalizers.NFC()], "nfkc": [normalizers.NFKC()]}
+_LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]&&[^{UNSPACED}]]"
+_WORD = (
+    r"\p{N}+(?:[.,:]\p{N}+)+"  # 3.5, 1,000, 20:30
+    rf"|{_LETTER}+(?:['’\-]{_LETTER}+)*"  # don't, t-shirt
+    rf"|[{UNSPACED}]\p{{M}}*"  # one character of Chinese, Japanese, Thai
+    r"|\.\.\.|\S"
+)
+# what torchtext's basic_english does to a line before it is split at white space
+_BASIC_ENGLISH = [
+    ("'", " ' "), ('"', ""), (".", " . "), ("<br />", " "), (",", " , "), ("(", " ( "),
+    (")", " ) "), ("!", " ! "), ("?", " ? "), (";", " "), (":", " "),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """How text is cut into tokens, and which of them the vocabulary holds."""
+
+    kind: str = "words"  # words | characters | bpe
+    pre_tokenizer: str = "words"  # words | whitespace | basic_english (kinds words and bpe)
+    lowercase: bool = False
+    normalizer: str = "nfc"  # none | nfc | nfkc (folds full-width forms: ， becomes ,)
+    vocab_size: int | None = None  # None: as many as min_frequency leaves (for bpe: 8000)
+    min_frequency: int = 1
+
+    def __post_init__(self) -> None:
+        for name, options in [
+            ("kind", ("words", "characters", "bpe")),
+            ("pre_tokenizer", ("words", "whitespace", "basic_english")),
+            ("normalizer", tuple(_NORMALIZERS)),
+        ]:
+            value = getattr(self, name)
+            if value not in options:
+                raise ValueError(f"tokenizer.{name} is {value!r}; there are {', '.join(options)}")
+        if self.vocab_size is not None and self.vocab_size <= len(SPECIALS):
+            raise ValueError(
+                f"tokenizer.vocab_size must be over {len(SPECIALS)} (the special symbols), "
+                f"got {self.vocab_size}"
+            )
+
+    def train(self, texts: Iterable[str]) -> "TextCodec":
+        """Learn a vocabulary from training texts."""
+        if self.kind == "bpe":
+            return self._train_bpe(texts)
+        if self.kind == "characters":
+            normalise = self._normalizer().normalize_str
+            counts: Counter[str] = Counter()
+            for text in texts:
+                counts.update(normalise(text))
+            return self.from_counts(counts)
+        texts = texts if isinstance(texts, Sequence) else list(texts)
+        codec = self._train_words(texts, self.min_frequency)
+        if len(codec.symbols) == len(SPECIALS) and self.min_frequency > 1:
+            # texts so few that nothing is frequent: any vocabulary is better than none
+            codec = self._train_words(texts, 1)
+        return codec
+
+    def _train_words(self, texts: Sequence[str], min_frequency: int) -> "TextCodec":
+        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=self.vocab_size or 10_000_000,
+            min_frequency=min_frequency,
+            special_tokens=list(SPECIALS),
+            show_progress=False,
+        )  # the most frequent first, ties in alphabetical order, as torchtext orders them
+        tokenizer.train_from_iterator(texts, trainer)
+        return TextCodec(_without_added_tokens(tokenizer), settings=self)
+
+    def train_on_tokens(self, rows: Iterable[Sequence[str]]) -> "TextCodec":
+        """Learn a vocabulary of words from texts that are lists of tokens already."""
+        normalise = self._normalizer().normalize_str
+        raw = Counter(chain.from_iterable(rows))
+        counts: Counter[str] = Counter()
+        for word, count in raw.items():
+            counts[normalise(word)] += count
+        return self.from_counts(counts)
+
+    def from_counts(self, counts: Counter[str]) -> "TextCodec":
+        """The most frequent first, ties in alphabetical order (as torchtext orders them)."""
+        for special in (*SPECIALS, ""):
+            counts.pop(special, None)
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = [token for token, count in ranked if count >= self.min_frequency]
+        kept = kept or [token for token, _ in ranked]
+        if self.vocab_size is not None:
+            kept = kept[: self.vocab_size - len(SPECIALS)]
+        table = {token: i for i, token in enumerate((*SPECIALS, *kept))}
+        tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        return TextCodec(tokenizer, settings=self)
+
+    def _train_bpe(self, texts: Iterable[str]) -> "TextCodec":
+        size = self.vocab_size or 8000
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            min_frequency=max(2, self.min_frequency),
+            special_tokens=list(SPECIALS),
+            limit_alphabet=max(100, size // 2),  # Chinese: the rarest characters are unknown
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return TextCodec(_without_added_tokens(tokenizer), settings=self)
+
+    def _normalizer(self) -> Any:
+        steps: list[Any] = list(_NORMALIZERS[self.normalizer])
+        if self.lowercase or self.pre_tokenizer == "basic_english":
+            steps.append(normalizers.Lowercase())
+        if self.pre_tokenizer == "basic_english" and self.kind != "characters":
+            steps += [normalizers.Replace(old, new) for old, new in _BASIC_ENGLISH]
+            # separators that Python counts as white space and `tokenizers` does not
+            steps.append(normalizers.Replace(Regex(r"[\x1c-\x1f]"), " "))
+        return normalizers.Sequence(steps)
+
+    def _pre_tokenizer(self) -> Any:
+        if self.kind == "characters":
+            return pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        if self.kind == "bpe":
+            # ▁ stands for the space before a word, so that decoding gives the text back exactly
+            space = pre_tokenizers.Metaspace(prepend_scheme="always")
+            return pre_tokenizers.Sequence([space, pre_tokenizers.Punctuation("isolated")])
+        if self.pre_tokenizer == "words":
+            return pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+        return pre_tokenizers.WhitespaceSplit()
+
+
+class TextCodec:
+    """A trained tokenizer: text to ids without special symbols, ids to readable text."""
+
+    def __init__(self, tokenizer: Tokenizer, *, settings: TokenizerSettings) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
+        names = tokenizer.get_vocab(with_added_tokens=True)
+        self.symbols = sorted(names, key=names.__getitem__)
+        self.table: dict[str, int] = names
+        self._code_points: np.ndarray | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        size = len(self.symbols)
+        return Vocabulary(size=size, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS)
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether case is lost: then references are lower-cased before they are compared."""
+        return self.settings.lowercase or self.settings.pre_tokenizer == "basic_english"
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0].tolist()
+
+    def encode_batch(self, texts: Iterable[str], chunk: int = 20_000) -> Ragged:
+        """Texts → ids, a row a text; a text that has no token gives an empty row."""
+        rows: list[np.ndarray] = []
+        if self.settings.kind == "characters":
+            normalise = self.tokenizer.normalizer.normalize_str
+            rows = [self._characters(normalise(text)) for text in texts]
+        else:
+            for some in _chunks(texts, chunk):
+                fast = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
+                rows += [np.asarray(encoding.ids, np.int32) for encoding in fast]
+        encoded = Ragged.of(rows)
+        encoded.values[encoded.values < len(SPECIALS)] = UNK  # the text spelled a special symbol
+        return encoded
+
+    def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
+        """Words that are tokens already → ids, one each."""
+        normalise = self.tokenizer.normalizer.normalize_str
+        ids = [self.table.get(t, self.table.get(normalise(t), UNK)) for t in tokens]
+        return [i if i >= len(SPECIALS) else UNK for i in ids]
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self.symbols[i] for i in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids, up to the first <eos>, → text as people write it."""
+        kept: list[str] = []
+        for i in map(int, ids):
+            if i == EOS:
+                break
+            if i not in (PAD, BOS):
+                kept.append(self.symbols[i])
+        if self.settings.kind == "characters":
+            return "".join(kept)
+        if self.settings.kind == "bpe":
+            return "".join(kept).replace("▁", " ").removeprefix(" ")
+        return detokenise(kept)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer.to_str(), "settings": dict(vars(self.settings))}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "TextCodec":
+        settings = TokenizerSettings(**plain["settings"])
+        return cls(Tokenizer.from_str(plain["tokenizer"]), settings=settings)
+
+    def _characters(self, text: str) -> np.ndarray:
+        """As the tokenizer does, by one table look-up: a book at once takes milliseconds."""
+        if self._code_points is None:
+            single = {ord(t): i for t, i in self.table.items() if len(t) == 1}
+            self._code_points = np.full(max(single, default=0) + 2, UNK, np.int32)
+            self._code_points[list(single)] = list(single.values())
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return self._code_points[np.minimum(points, len(self._code_points) - 1)]
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """A text that spells "<pad>" is a text: special symbols are not looked for in it."""
+    plain = json.loads(tokenizer.to_str())
+    plain["added_tokens"] = []
+    return Tokenizer.from_str(json.dumps(plain))
+
+
+def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    some: list[str] = []
+    for text in texts:
+        some.append(text)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
