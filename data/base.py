@@ -57,7 +57,9 @@ class DataModule(LightningDataModule):
     eval_batch_size: int | None = None  # None: as batch_size
     num_workers: int = 0  # a batch costs microseconds: workers rarely pay
     max_length: int | None = None  # symbols an input may have; None: any number
-    limit: int | None = None  # only the first rows of each split, for a quick look
+    limit: int | None = None  # only so many rows of each split, for a quick look
+    split_seed: int = 0  # carves out missing splits; apart from `seed`, so that runs of
+    # different seeds are tested on the same rows
     path: str | None = None  # a folder or file of the user's own
     folder: str | None = None  # below data_dir
     data_dir: str | None = None
@@ -128,7 +130,7 @@ class DataModule(LightningDataModule):
 
     def load(self) -> Loaded:
         """Raw rows of train, validation and test."""
-        return load(self.source(), columns=self.columns(), seed=self.seed)
+        return load(self.source(), columns=self.columns(), seed=self.split_seed)
 
     # What Lightning, the tasks and the scripts use
 
@@ -160,10 +162,7 @@ class DataModule(LightningDataModule):
             if (folder / "prepared.json").exists():
                 return
             loaded = self.load()
-            rows = loaded.splits
-            if self.limit is not None:
-                rows = {k: r.select(range(min(self.limit, len(r)))) for k, r in rows.items()}
-            prepared = self.prepare(rows)
+            prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
             sizes: Report = {split: len(prepared.splits[split]) for split in SPLITS}
             plain = {
                 "spec": prepared.spec.to_plain(),
@@ -216,6 +215,13 @@ class DataModule(LightningDataModule):
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
 
+    def _limited(self, rows: Any) -> Any:
+        if self.limit is None or self.limit >= len(rows):
+            return rows
+        # not the first ones: files are often sorted by label
+        order = np.random.default_rng(self.split_seed).permutation(len(rows))
+        return rows.select(sorted(order[: self.limit].tolist()))
+
     def _ready(self) -> Prepared:
         if self._prepared is None:
             self.setup()
@@ -229,6 +235,8 @@ class DataModule(LightningDataModule):
             for name, value in values.items()
             if name not in self.not_prepared
         }
+        if type(self).load is DataModule.load:
+            del settings["seed"]  # rows of files are the same for every seed
         # the code that prepares is part of the key: an edited generator or kind is prepared anew
         code = hashlib.blake2b(digest_size=8)
         for file in sorted(Path(__file__).parent.rglob("*.py")):

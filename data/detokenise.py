@@ -9,9 +9,9 @@ _UNSPACED = re.compile(
     "\u2014\u2026\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65"  # CJK, its punctuation
     "\U00020000-\U0003ffff]"
 )
-_JOINS_LEFT = re.compile(r"[.,!?;:%)\]}»”…°]+|\.\.\.|n't|['’]\w{1,2}")
-_JOINS_RIGHT = re.compile(r"[(\[{«“„¿¡$£#]")
-_QUOTES = {'"', "'", "`", "``"}
+_JOINS_LEFT = re.compile(r"[.,!?;:%)\]}»”…°。，！？；：、）》”]+|\.\.\.|n't|['’]\w{1,2}")
+_JOINS_RIGHT = re.compile(r"[(\[{«¿¡$£#]")
+_OPENERS = {'"', "'", "“", "„"}
 
 
 def detokenise(tokens: list[str]) -> str:
@@ -21,16 +21,21 @@ def detokenise(tokens: list[str]) -> str:
     opened: set[str] = set()
     previous = ""
     for token in tokens:
-        quote = token in _QUOTES
-        closes = quote and token in opened
-        unspaced = bool(previous and token) and bool(
-            _UNSPACED.match(previous[-1]) or _UNSPACED.match(token[0])
-        )
-        if not (glue or closes or unspaced or _JOINS_LEFT.fullmatch(token)):
+        # a quotation mark that looks the same on both sides closes where one is open
+        mark = "„" if token == "“" and "„" in opened else token
+        closes = mark in opened or (token == "'" and previous.endswith("s"))  # travellers'
+        opens = token in _OPENERS and not closes
+        if not (glue or closes or _JOINS_LEFT.fullmatch(token) or _unspaced(previous, token)):
             pieces.append(" ")
         pieces.append(token)
-        glue = bool(_JOINS_RIGHT.fullmatch(token)) or (quote and not closes)
-        if quote:
-            opened ^= {token}
+        glue = opens or bool(_JOINS_RIGHT.fullmatch(token))
+        opened = opened - {mark} if closes else opened | {token} if opens else opened
         previous = token
     return "".join(pieces)
+
+
+def _unspaced(before: str, after: str) -> bool:
+    """Whether one of two neighbours belongs to a script that has no spaces."""
+    return bool(before and after) and bool(
+        _UNSPACED.match(before[-1]) or _UNSPACED.match(after[0])
+    )

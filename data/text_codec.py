@@ -25,7 +25,8 @@ _NORMALIZERS = {"none": [], "nfc": [normalizers.NFC()], "nfkc": [normalizers.NFK
 _LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]&&[^{UNSPACED}]]"
 _WORD = (
     r"\p{N}+(?:[.,:]\p{N}+)+"  # 3.5, 1,000, 20:30
-    rf"|{_LETTER}+(?:['’\-]{_LETTER}+)*"  # don't, t-shirt
+    rf"|{_LETTER}(?:\.{_LETTER}(?!{_LETTER}))+\.?"  # p.m., U.S.
+    rf"|{_LETTER}+(?:['’\-]{_LETTER}+)*(?:-(?=\s))?"  # don't, t-shirt, Hin- und Rückweg
     rf"|[{UNSPACED}]\p{{M}}*"  # one character of Chinese, Japanese, Thai
     r"|\.\.\.|\S"
 )
@@ -179,7 +180,9 @@ class TextCodec:
         rows: list[np.ndarray] = []
         if self.settings.kind == "characters":
             normalise = self.tokenizer.normalizer.normalize_str
-            rows = [self._characters(normalise(text)) for text in texts]
+            lower = self.lowercase
+            plain = (t if t.isascii() and not lower else normalise(t) for t in texts)
+            rows = [self._characters(text) for text in plain]
         else:
             for some in _chunks(texts, chunk):
                 fast = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)

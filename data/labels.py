@@ -1,0 +1,101 @@
+"""A column of labels → class numbers and names, or real numbers in standard units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel
+
+from data.base import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Targets of every split: (N,) int64 with `names`, or (N, 1) float32 with `mean` and `std`."""
+
+    targets: dict[str, np.ndarray]
+    names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls, values: dict[str, Sequence[Any]], *, feature: Any, column: str, real: bool | None
+    ) -> "Labels":
+        """Labels of each split. Training decides which classes there are and the scale."""
+        for split, part in values.items():
+            for row, value in enumerate(part):
+                if value is None or value == "" or value != value:
+                    raise ValueError(f"row {row} of {split} has no label in column {column!r}")
+        if real is None:
+            real = all(isinstance(v, float) for part in values.values() for v in part)
+        if real:
+            return cls._real(values, column)
+        if isinstance(feature, ClassLabel):
+            names = tuple(feature.names)
+            values = {k: [class_name(v, names) for v in part] for k, part in values.items()}
+        else:
+            values = {k: [name_of(v) for v in part] for k, part in values.items()}
+            names = tuple(sorted(set(values["train"]), key=in_order))
+        check_classes(names, values, column)
+        number = {name: i for i, name in enumerate(names)}
+        targets = {k: np.array([number[v] for v in part], np.int64) for k, part in values.items()}
+        return cls(targets=targets, names=names)
+
+    @classmethod
+    def _real(cls, values: dict[str, Sequence[Any]], column: str) -> "Labels":
+        try:
+            columns = {k: np.asarray(part, np.float64)[:, None] for k, part in values.items()}
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"column {column!r} does not hold numbers ({error}): data.real_labels must be false"
+            ) from error
+        mean, std = columns["train"].mean(0), columns["train"].std(0)
+        std = np.where(std > 0, std, 1.0)
+        targets = {k: ((part - mean) / std).astype(np.float32) for k, part in columns.items()}
+        return cls(targets=targets, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+    def report(self) -> Report:
+        if self.names is None:
+            return {"label_mean": round(self.mean[0], 4), "label_std": round(self.std[0], 4)}
+        # what always answering the most frequent class would score
+        share = np.bincount(self.targets["test"]).max() / len(self.targets["test"])
+        return {"classes": len(self.names), "majority_test": round(float(share), 4)}
+
+
+def check_classes(names: Sequence[str], values: dict[str, Sequence[str]], column: str) -> None:
+    known = set(names)
+    for split, part in values.items():
+        strange = sorted(set(part) - known, key=in_order)
+        if strange:
+            raise ValueError(
+                f"column {column!r} of {split} has the label {strange[0]!r}, which is not among the "
+                f"classes of training: {', '.join(names[:20])}"
+            )
+    if len(set(values["train"])) < 2:
+        raise ValueError(
+            f"every training row has the label {values['train'][0]!r} in column {column!r}: "
+            "there must be at least two classes"
+        )
+    rows = len(values["train"])
+    if rows >= 20 and len(names) > rows / 2:
+        raise ValueError(
+            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the label's "
+            "column? (for real numbers: data.real_labels=true)"
+        )
+
+
+def name_of(value: Any) -> str:
+    # 2.0 of a column where some cells are missing elsewhere is class 2
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def class_name(value: int, names: Sequence[str]) -> str:
+    return names[value] if 0 <= value < len(names) else str(value)
+
+
+def in_order(name: str) -> tuple[float, str]:
+    """Whole numbers in their order, before words in theirs."""
+    return (float(name), name) if name.lstrip("-").isdecimal() else (float("inf"), name)

@@ -1,0 +1,126 @@
+"""Pictures read row by row: a sequence of real vectors with one label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Image as ImageFeature
+from PIL import Image, UnidentifiedImageError
+
+from data.arrays import Split
+from data.base import DataModule, Example, Prepared
+from data.batches import IGNORE, SequenceBatch
+from data.codec import Codec
+from data.labels import Labels
+from data.spec import DataSpec
+
+
+@dataclass(kw_only=True)
+class PictureRowsCodec(Codec, kind="rows"):
+    """Pictures (PIL, a path or an array) → rows of grey values in standard units."""
+
+    size: tuple[int, int]  # height, width
+    mean: float
+    std: float
+
+    def batch(self, raw: Sequence[Any]) -> SequenceBatch:
+        pixels = np.stack([grey(picture, self.size, f"picture {i}") for i, picture in enumerate(raw)])
+        if self.labels is not None:
+            targets = torch.full((len(raw),), IGNORE)
+        else:
+            targets = torch.zeros(len(raw), len(self.target_mean))
+        return SequenceBatch(*self.rows(pixels), targets, torch.arange(len(raw)))
+
+    def rows(self, pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bytes (B, H, W) → inputs (B, T=H, F=W) and lengths (B,)."""
+        inputs = torch.from_numpy(pixels).float().sub_(self.mean).div_(self.std)
+        return inputs, torch.full((len(pixels),), pixels.shape[1])
+
+
+@dataclass(kw_only=True, eq=False)
+class PictureRows(DataModule):
+    """Grey pictures of one size (`size`: height and width; None: the first picture's)."""
+
+    image_column: str = "image"
+    label_column: str = "label"
+    size: tuple[int, int] | None = None
+    real_labels: bool | None = None
+
+    def columns(self) -> list[str]:
+        return [self.image_column, self.label_column]
+
+    def prepare(self, rows: dict[str, Any]) -> Prepared:
+        rows = {k: _undecoded(part, self.image_column) for k, part in rows.items()}
+        size = tuple(self.size) if self.size else None
+        pixels = {}
+        for split, part in rows.items():
+            pictures = []
+            for row, picture in enumerate(part[self.image_column]):
+                pictures.append(grey(picture, size, f"row {row} of {split}"))
+                size = size or pictures[0].shape
+            pixels[split] = np.stack(pictures)
+        assert size is not None
+        labels = Labels.of(
+            {split: part[self.label_column][:] for split, part in rows.items()},
+            feature=rows["train"].features[self.label_column],
+            column=self.label_column,
+            real=self.real_labels,
+        )
+        codec = PictureRowsCodec(
+            size=(int(size[0]), int(size[1])),
+            mean=float(pixels["train"].mean()),
+            std=float(pixels["train"].std()) or 1.0,
+            labels=labels.names,
+            target_mean=labels.mean,
+            target_std=labels.std,
+        )
+        splits = {
+            split: Split(arrays={"pixels": pixels[split], "targets": labels.targets[split]}, raw=part)
+            for split, part in rows.items()
+        }
+        spec = DataSpec(
+            input_features=codec.size[1],
+            labels=labels.names,
+            output_features=None if labels.names is not None else 1,
+        )
+        return Prepared(spec=spec, codec=codec, splits=splits, report=labels.report())
+
+    def collate(self, split: str, indices: list[int]) -> SequenceBatch:
+        part, codec = self.splits[split], self.codec
+        assert isinstance(codec, PictureRowsCodec)
+        targets = torch.from_numpy(part.flat("targets")[indices])
+        inputs, lengths = codec.rows(part.flat("pixels")[indices])
+        return SequenceBatch(inputs, lengths, targets, torch.tensor(indices))
+
+    def example(self, split: str, index: int) -> Example:
+        part, names = self.splits[split], self.spec.labels
+        target = part.flat("targets")[index]
+        answer = names[int(target)] if names is not None else f"{part.rows[index][self.label_column]}"
+        return Example(Image.fromarray(np.array(part.flat("pixels")[index])), [answer])
+
+
+def grey(picture: Any, size: tuple[int, ...] | None, what: str) -> np.ndarray:
+    """A picture (PIL, path, array, or {"bytes", "path"} of a data set) → bytes (H, W)."""
+    try:
+        if isinstance(picture, dict):
+            raw = picture.get("bytes")
+            picture = Image.open(BytesIO(raw) if raw is not None else picture["path"])
+        elif isinstance(picture, (str, Path)):
+            picture = Image.open(picture)
+        elif not isinstance(picture, Image.Image):
+            picture = Image.fromarray(np.asarray(picture, np.uint8))
+        picture = picture.convert("L")
+    except (UnidentifiedImageError, OSError, TypeError, KeyError) as error:
+        raise ValueError(f"{what} is not a picture that can be read: {error}") from error
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def _undecoded(rows: Any, column: str) -> Any:
+    """Rows whose pictures are given as bytes or paths: an unreadable one can then be named."""
+    return rows.cast_column(column, ImageFeature(decode=False))

@@ -1,0 +1,144 @@
+"""Pairs of texts, one to be turned into the other: translation, and any rewriting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.arrays import Ragged, Split
+from data.base import DataModule, Example, Prepared, Report
+from data.batches import PairBatch
+from data.codec import Codec, TokenizerSettings
+from data.spec import DataSpec
+from data.text_codec import BOS, EOS, TextCodec
+from data.text_labels import as_texts, cut, text_report
+
+
+@dataclass(kw_only=True)
+class TextPairsCodec(Codec, kind="text_pairs"):
+    """Source texts → symbols that end with <eos>; target symbols → text."""
+
+    max_length: int | None = None
+
+    def batch(self, raw: Sequence[str]) -> PairBatch:
+        assert self.inputs is not None
+        source, lengths = with_ends(encode(self.inputs, raw, self.max_length), after=EOS).pad(
+            range(len(raw))
+        )
+        target = torch.tensor([[BOS, EOS]]).repeat(len(raw), 1)
+        full = torch.full((len(raw),), 2)
+        return PairBatch(source, lengths, target, full, torch.arange(len(raw)))
+
+
+@dataclass(kw_only=True, eq=False)
+class TextPairs(DataModule):
+    """Rows with a source and a target text, from any files.
+
+    Vocabularies are learnt from training alone: one a side, or one for both (`joint`). A training
+    pair with an empty side or one over `max_length` is left out (half a sentence is no translation
+    of the other's half); in validation and test sources are cut and references never.
+    """
+
+    tokenizer: TokenizerSettings
+    target_tokenizer: TokenizerSettings | None = None  # None: as the source
+    source_column: str = "source"
+    target_column: str = "target"
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.joint and self.target_tokenizer not in (None, self.tokenizer):
+            raise ValueError("data.joint=true needs one tokenizer: unset data.target_tokenizer")
+        if self.source_column == self.target_column:
+            raise ValueError(
+                f"data.source_column and data.target_column are both {self.source_column!r}"
+            )
+
+    def columns(self) -> list[str]:
+        return [self.source_column, self.target_column]
+
+    def prepare(self, rows: dict[str, Any]) -> Prepared:
+        columns = {
+            split: [as_texts(part[name]) for name in self.columns()] for split, part in rows.items()
+        }
+        inputs, outputs = self._codecs(*columns["train"])
+        splits: dict[str, Split] = {}
+        report: Report = {"vocabulary": inputs.vocabulary.size}
+        report["target_vocabulary"] = outputs.vocabulary.size
+        for split, (sources, targets) in columns.items():
+            ids = {"source": inputs.encode_batch(sources), "target": outputs.encode_batch(targets)}
+            part = rows[split]
+            for side, texts in (("source", sources), ("target", targets)):
+                counts = text_report(split, texts, ids[side], self.max_length)
+                report |= {f"{side}_{name}": value for name, value in counts.items()}
+            if split == "train":
+                kept = self._usable(ids["source"].lengths, ids["target"].lengths)
+                report["left_out_train"] = len(part) - len(kept)
+                part = part.select(kept)
+                ids = {side: _rows(array, kept) for side, array in ids.items()}
+            arrays = {
+                "source": with_ends(cut(ids["source"], self.max_length), after=EOS),
+                "target": with_ends(cut(ids["target"], self.max_length), before=BOS, after=EOS),
+            }
+            splits[split] = Split(arrays=dict(arrays), raw=part)
+        codec = TextPairsCodec(inputs=inputs, outputs=outputs, max_length=self.max_length)
+        spec = DataSpec(
+            input_vocabulary=inputs.vocabulary,
+            output_vocabulary=outputs.vocabulary,
+            shared_vocabulary=self.joint,
+        )
+        return Prepared(spec=spec, codec=codec, splits=splits, report=report)
+
+    def lengths(self, split: str) -> np.ndarray:
+        part = self.splits[split]
+        return np.stack([part.ragged("target").lengths, part.ragged("source").lengths], axis=1)
+
+    def collate(self, split: str, indices: list[int]) -> PairBatch:
+        part = self.splits[split]
+        source, source_lengths = part.ragged("source").pad(indices)
+        target, target_lengths = part.ragged("target").pad(indices)
+        return PairBatch(source, source_lengths, target, target_lengths, torch.tensor(indices))
+
+    def example(self, split: str, index: int) -> Example:
+        row = self.splits[split].rows[index]
+        source, target = as_texts([row[name] for name in self.columns()])
+        return Example(source, [target])
+
+    def _codecs(self, sources: list[str], targets: list[str]) -> tuple[TextCodec, TextCodec]:
+        if self.joint:
+            both = self.tokenizer.train([*sources, *targets])
+            return both, both
+        return self.tokenizer.train(sources), (self.target_tokenizer or self.tokenizer).train(targets)
+
+    def _usable(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Training rows that have two sides, neither too long."""
+        most = np.inf if self.max_length is None else self.max_length
+        kept = np.flatnonzero((np.minimum(sources, targets) > 0) & (np.maximum(sources, targets) <= most))
+        if len(kept) == 0:
+            raise ValueError(
+                f"data.max_length={self.max_length} leaves no training pair: the shortest has "
+                f"{int(np.maximum(sources, targets).min())} symbols (or every pair has an empty side)"
+            )
+        return kept
+
+
+def encode(codec: TextCodec, texts: Sequence[str], max_length: int | None) -> Ragged:
+    return cut(codec.encode_batch(texts), max_length)
+
+
+def with_ends(ids: Ragged, *, before: int | None = None, after: int | None = None) -> Ragged:
+    """Put a symbol before and after every row."""
+    values, offsets = ids.values, ids.offsets
+    if after is not None:
+        values = np.insert(values, offsets[1:], after)
+        offsets = offsets + np.arange(len(offsets))
+    if before is not None:
+        values = np.insert(values, offsets[:-1], before)
+        offsets = offsets + np.arange(len(offsets))
+    return Ragged(values=values, offsets=offsets)
+
+
+def _rows(ids: Ragged, kept: np.ndarray) -> Ragged:
+    return Ragged.of([ids[row] for row in kept])
