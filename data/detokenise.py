@@ -36,6 +36,4 @@ def detokenise(tokens: list[str]) -> str:
 
 def _unspaced(before: str, after: str) -> bool:
     """Whether one of two neighbours belongs to a script that has no spaces."""
-    return bool(before and after) and bool(
-        _UNSPACED.match(before[-1]) or _UNSPACED.match(after[0])
-    )
+    return bool(before and after) and bool(_UNSPACED.match(before[-1]) or _UNSPACED.match(after[0]))

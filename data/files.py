@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from datasets import Dataset
 
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN")
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN"
+)
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
 
 
@@ -39,7 +41,9 @@ def read_file(file: Path, columns: Sequence[str]) -> Dataset:
         if kind in (".json", ".jsonl", ".ndjson"):
             return Dataset(_read_json(text, lines=kind != ".json"))
         lines = text.removesuffix("\n").split("\n") if text else []
-        return Dataset(pa.table({"text": pa.array([line.rstrip("\r") for line in lines], pa.string())}))
+        return Dataset(
+            pa.table({"text": pa.array([line.rstrip("\r") for line in lines], pa.string())})
+        )
     except (pa.ArrowException, csv.Error, json.JSONDecodeError, OSError, EOFError) as error:
         raise ValueError(f"could not read {file}: {error}") from error
 
@@ -56,8 +60,8 @@ def read_text(file: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{file} is not UTF-8 (byte {raw[error.start]:#04x} at {error.start}): convert it, e.g. "
-            f"`iconv -f GB18030 -t UTF-8` or `iconv -f LATIN1 -t UTF-8`"
+            f"{file} is not UTF-8 (byte {raw[error.start]:#04x} at {error.start}): convert it, "
+            f"e.g. `iconv -f GB18030 -t UTF-8` or `iconv -f LATIN1 -t UTF-8`"
         ) from error
 
 

@@ -21,9 +21,14 @@ class Labels:
 
     @classmethod
     def of(
-        cls, values: dict[str, Sequence[Any]], *, feature: Any, column: str, real: bool | None
+        cls, rows: dict[str, Any], column: str, *, real: bool | None, sample: bool = False
     ) -> "Labels":
-        """Labels of each split. Training decides which classes there are and the scale."""
+        """A column of each split. Training decides which classes there are, and the scale.
+
+        `sample`: the rows are few of many, so other splits may show classes that training lacks.
+        """
+        values: dict[str, Sequence[Any]] = {k: part[column][:] for k, part in rows.items()}
+        feature = rows["train"].features[column]
         for split, part in values.items():
             for row, value in enumerate(part):
                 if value is None or value == "" or value != value:
@@ -37,7 +42,7 @@ class Labels:
             values = {k: [class_name(v, names) for v in part] for k, part in values.items()}
         else:
             values = {k: [name_of(v) for v in part] for k, part in values.items()}
-            names = tuple(sorted(set(values["train"]), key=in_order))
+            names = class_names(values, sample=sample)
         check_classes(names, values, column)
         number = {name: i for i, name in enumerate(names)}
         targets = {k: np.array([number[v] for v in part], np.int64) for k, part in values.items()}
@@ -64,14 +69,19 @@ class Labels:
         return {"classes": len(self.names), "majority_test": round(float(share), 4)}
 
 
+def class_names(values: dict[str, Sequence[str]], *, sample: bool) -> tuple[str, ...]:
+    found = set().union(*values.values()) if sample else set(values["train"])
+    return tuple(sorted(found, key=in_order))
+
+
 def check_classes(names: Sequence[str], values: dict[str, Sequence[str]], column: str) -> None:
     known = set(names)
     for split, part in values.items():
         strange = sorted(set(part) - known, key=in_order)
         if strange:
             raise ValueError(
-                f"column {column!r} of {split} has the label {strange[0]!r}, which is not among the "
-                f"classes of training: {', '.join(names[:20])}"
+                f"column {column!r} of {split} has the label {strange[0]!r}, which is not among "
+                f"the classes of training: {', '.join(names[:20])}"
             )
     if len(set(values["train"])) < 2:
         raise ValueError(
@@ -81,8 +91,8 @@ def check_classes(names: Sequence[str], values: dict[str, Sequence[str]], column
     rows = len(values["train"])
     if rows >= 20 and len(names) > rows / 2:
         raise ValueError(
-            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the label's "
-            "column? (for real numbers: data.real_labels=true)"
+            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the label's column? "
+            " (for real numbers: data.real_labels=true)"
         )
 
 

@@ -28,7 +28,9 @@ class PictureRowsCodec(Codec, kind="rows"):
     std: float
 
     def batch(self, raw: Sequence[Any]) -> SequenceBatch:
-        pixels = np.stack([grey(picture, self.size, f"picture {i}") for i, picture in enumerate(raw)])
+        pixels = np.stack(
+            [grey(picture, self.size, f"picture {i}") for i, picture in enumerate(raw)]
+        )
         if self.labels is not None:
             targets = torch.full((len(raw),), IGNORE)
         else:
@@ -65,10 +67,7 @@ class PictureRows(DataModule):
             pixels[split] = np.stack(pictures)
         assert size is not None
         labels = Labels.of(
-            {split: part[self.label_column][:] for split, part in rows.items()},
-            feature=rows["train"].features[self.label_column],
-            column=self.label_column,
-            real=self.real_labels,
+            rows, self.label_column, real=self.real_labels, sample=self.limit is not None
         )
         codec = PictureRowsCodec(
             size=(int(size[0]), int(size[1])),
@@ -79,7 +78,9 @@ class PictureRows(DataModule):
             target_std=labels.std,
         )
         splits = {
-            split: Split(arrays={"pixels": pixels[split], "targets": labels.targets[split]}, raw=part)
+            split: Split(
+                arrays={"pixels": pixels[split], "targets": labels.targets[split]}, raw=part
+            )
             for split, part in rows.items()
         }
         spec = DataSpec(
@@ -99,7 +100,9 @@ class PictureRows(DataModule):
     def example(self, split: str, index: int) -> Example:
         part, names = self.splits[split], self.spec.labels
         target = part.flat("targets")[index]
-        answer = names[int(target)] if names is not None else f"{part.rows[index][self.label_column]}"
+        answer = (
+            names[int(target)] if names is not None else f"{part.rows[index][self.label_column]}"
+        )
         return Example(Image.fromarray(np.array(part.flat("pixels")[index])), [answer])
 
 

@@ -102,9 +102,10 @@ class BucketBatchSampler(BatchSampler):
         batches: list[np.ndarray] = []
         for pool in _cut(order, size * self.pool):
             batches += _cut(_by_length(self.lengths, pool), size)
-        if batches and len(batches[-1]) < size and not self._keeps(len(batches[-1]), len(batches) - 1):
+        rest = len(batches[-1]) if batches else 0
+        if 0 < rest < size and not self._keeps(rest, full=len(batches) - 1):
             batches.pop()
-        if batches and len(batches[-1]) < self.world_size:  # the only batch: no rank may be idle
+        elif 0 < rest < self.world_size:  # the only batch: no rank may be idle
             batches[-1] = np.resize(batches[-1], self.world_size)
         return [batches[place] for place in random.permutation(len(batches))]
 

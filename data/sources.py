@@ -162,7 +162,10 @@ def _read_local(root: Path, columns: Sequence[str]) -> dict[str, Dataset]:
         raise ValueError(
             f"{root} holds no file of a known format ({', '.join(FORMATS)}, each also .gz)"
         )
-    return {split: _join([read_file(f, columns) for f in files], files) for split, files in named.items()}
+    return {
+        split: _join([read_file(f, columns) for f in files], files)
+        for split, files in named.items()
+    }
 
 
 def _join(parts: list[Dataset], files: list[Path]) -> Dataset:
@@ -193,7 +196,9 @@ def _read_hub(source: Source) -> dict[str, Dataset]:
 
 
 def _normalised(found: dict[str, Dataset]) -> dict[str, Dataset]:
-    known = {_SPLIT_NAMES[k.lower()]: rows for k, rows in found.items() if k.lower() in _SPLIT_NAMES}
+    known = {
+        _SPLIT_NAMES[k.lower()]: rows for k, rows in found.items() if k.lower() in _SPLIT_NAMES
+    }
     return known or ({"train": next(iter(found.values()))} if len(found) == 1 else found)
 
 

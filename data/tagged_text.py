@@ -13,10 +13,10 @@ from data.arrays import Ragged, Split
 from data.base import DataModule, Example, Prepared
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
-from data.labels import check_classes, class_name, in_order, name_of
+from data.labels import check_classes, class_name, class_names, name_of
 from data.spec import DataSpec
 from data.text_codec import PAD, UNK
-from data.text_labels import cut
+from data.text_labels import cut, text_report
 
 
 @dataclass(kw_only=True)
@@ -73,23 +73,26 @@ class TaggedText(DataModule):
             _check_lengths(split, tokens[split], tags[split])
         inputs = self.tokenizer.train_on_tokens(tokens["train"])
         flat = {k: list(chain.from_iterable(part)) for k, part in tags.items()}
-        names = tuple(sorted(set(flat["train"]), key=in_order))
+        names = class_names(flat, sample=self.limit is not None)
         check_classes(names, flat, self.tags_column)
         number = {name: i for i, name in enumerate(names)}
-        splits, report = {}, {"vocabulary": inputs.vocabulary.size, "classes": len(names)}
-        most = self.max_length
+        # a sentence without words is one unknown word whose tag does not count
+        ids = {k: Ragged.of([inputs.encode_tokens(row) or [UNK] for row in part])
+               for k, part in tokens.items()}  # fmt: skip
+        splits, most = {}, self.max_length
         for split, part in rows.items():
-            # a sentence without words is one unknown word whose tag does not count
-            ids = Ragged.of([inputs.encode_tokens(row) or [UNK] for row in tokens[split]])
             targets = Ragged.of([[number[tag] for tag in row] or [IGNORE] for row in tags[split]])
-            report[f"empty_{split}"] = sum(not row for row in tokens[split])
-            report[f"cut_{split}"] = int((ids.lengths > most).sum()) if most is not None else 0
-            report[f"unknown_{split}"] = round(float((ids.values == UNK).mean()), 4)
-            arrays = {"ids": cut(ids, most), "targets": cut(targets, most)}
+            arrays = {"ids": cut(ids[split], most), "targets": cut(targets, most)}
             splits[split] = Split(arrays=dict(arrays), raw=part)
+        report = {
+            "classes": len(names),
+            "vocabulary": inputs.vocabulary.size,
+            **text_report({k: [" ".join(map(str, row)) for row in part] for k, part in tokens.items()},
+                          ids, most),
+        }  # fmt: skip
         codec = TaggedTextCodec(inputs=inputs, labels=names, max_length=most)
         spec = DataSpec(input_vocabulary=inputs.vocabulary, labels=names)
-        return Prepared(spec=spec, codec=codec, splits=splits, report=dict(report))
+        return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:
         return self.splits[split].ragged("ids").lengths

@@ -9,10 +9,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, trainers
 
 from data.arrays import Ragged
-from data.detokenise import UNSPACED, detokenise
+from data.detokenise import detokenise
+from data.segmentation import NORMALIZERS, normalizer, pre_tokenizer
 from data.spec import Vocabulary
 
 # said here, or each worker forked after tokenising would print a warning; workers never tokenise
@@ -20,21 +21,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
-
-_NORMALIZERS = {"none": [], "nfc": [normalizers.NFC()], "nfkc": [normalizers.NFKC()]}
-_LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]&&[^{UNSPACED}]]"
-_WORD = (
-    r"\p{N}+(?:[.,:]\p{N}+)+"  # 3.5, 1,000, 20:30
-    rf"|{_LETTER}(?:\.{_LETTER}(?!{_LETTER}))+\.?"  # p.m., U.S.
-    rf"|{_LETTER}+(?:['’\-]{_LETTER}+)*(?:-(?=\s))?"  # don't, t-shirt, Hin- und Rückweg
-    rf"|[{UNSPACED}]\p{{M}}*"  # one character of Chinese, Japanese, Thai
-    r"|\.\.\.|\S"
-)
-# what torchtext's basic_english does to a line before it is split at white space
-_BASIC_ENGLISH = [
-    ("'", " ' "), ('"', ""), (".", " . "), ("<br />", " "), (",", " , "), ("(", " ( "),
-    (")", " ) "), ("!", " ! "), ("?", " ? "), (";", " "), (":", " "),
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +38,7 @@ class TokenizerSettings:
         for name, options in [
             ("kind", ("words", "characters", "bpe")),
             ("pre_tokenizer", ("words", "whitespace", "basic_english")),
-            ("normalizer", tuple(_NORMALIZERS)),
+            ("normalizer", tuple(NORMALIZERS)),
         ]:
             value = getattr(self, name)
             if value not in options:
@@ -82,7 +68,7 @@ class TokenizerSettings:
 
     def _train_words(self, texts: Sequence[str], min_frequency: int) -> "TextCodec":
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
-        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        self._segment(tokenizer)
         trainer = trainers.WordLevelTrainer(
             vocab_size=self.vocab_size or 10_000_000,
             min_frequency=min_frequency,
@@ -112,13 +98,21 @@ class TokenizerSettings:
             kept = kept[: self.vocab_size - len(SPECIALS)]
         table = {token: i for i, token in enumerate((*SPECIALS, *kept))}
         tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        self._segment(tokenizer)
         return TextCodec(tokenizer, settings=self)
+
+    def _normalizer(self) -> Any:
+        basic = self.pre_tokenizer == "basic_english" and self.kind != "characters"
+        return normalizer(self.normalizer, lowercase=self.lowercase, basic_english=basic)
+
+    def _segment(self, tokenizer: Tokenizer) -> None:
+        tokenizer.normalizer = self._normalizer()
+        tokenizer.pre_tokenizer = pre_tokenizer(self.kind, self.pre_tokenizer)
 
     def _train_bpe(self, texts: Iterable[str]) -> "TextCodec":
         size = self.vocab_size or 8000
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-        tokenizer.normalizer, tokenizer.pre_tokenizer = self._normalizer(), self._pre_tokenizer()
+        self._segment(tokenizer)
         tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(
             vocab_size=size,
@@ -129,27 +123,6 @@ class TokenizerSettings:
         )
         tokenizer.train_from_iterator(texts, trainer)
         return TextCodec(_without_added_tokens(tokenizer), settings=self)
-
-    def _normalizer(self) -> Any:
-        steps: list[Any] = list(_NORMALIZERS[self.normalizer])
-        if self.lowercase or self.pre_tokenizer == "basic_english":
-            steps.append(normalizers.Lowercase())
-        if self.pre_tokenizer == "basic_english" and self.kind != "characters":
-            steps += [normalizers.Replace(old, new) for old, new in _BASIC_ENGLISH]
-            # separators that Python counts as white space and `tokenizers` does not
-            steps.append(normalizers.Replace(Regex(r"[\x1c-\x1f]"), " "))
-        return normalizers.Sequence(steps)
-
-    def _pre_tokenizer(self) -> Any:
-        if self.kind == "characters":
-            return pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-        if self.kind == "bpe":
-            # ▁ stands for the space before a word, so that decoding gives the text back exactly
-            space = pre_tokenizers.Metaspace(prepend_scheme="always")
-            return pre_tokenizers.Sequence([space, pre_tokenizers.Punctuation("isolated")])
-        if self.pre_tokenizer == "words":
-            return pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
-        return pre_tokenizers.WhitespaceSplit()
 
 
 class TextCodec:
@@ -170,7 +143,8 @@ class TextCodec:
     @property
     def lowercase(self) -> bool:
         """Whether case is lost: then references are lower-cased before they are compared."""
-        return self.settings.lowercase or self.settings.pre_tokenizer == "basic_english"
+        basic = self.settings.pre_tokenizer == "basic_english"
+        return self.settings.lowercase or (basic and self.settings.kind != "characters")
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0].tolist()

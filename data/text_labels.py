@@ -52,18 +52,14 @@ class TextLabels(DataModule):
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         texts = {split: as_texts(part[self.text_column]) for split, part in rows.items()}
         labels = Labels.of(
-            {split: part[self.label_column][:] for split, part in rows.items()},
-            feature=rows["train"].features[self.label_column],
-            column=self.label_column,
-            real=self.real_labels,
+            rows, self.label_column, real=self.real_labels, sample=self.limit is not None
         )
         inputs = self.tokenizer.train(texts["train"])
-        splits, report = {}, {**labels.report()}
+        ids = {split: encode_texts(inputs, part, None) for split, part in texts.items()}
+        splits = {}
         for split, part in rows.items():
-            ids = encode_texts(inputs, texts[split], None)
-            report |= text_report(split, texts[split], ids, self.max_length)
-            ids = cut(ids, self.max_length)
-            splits[split] = Split(arrays={"ids": ids, "targets": labels.targets[split]}, raw=part)
+            arrays = {"ids": cut(ids[split], self.max_length), "targets": labels.targets[split]}
+            splits[split] = Split(arrays=arrays, raw=part)
         codec = TextLabelsCodec(
             inputs=inputs,
             labels=labels.names,
@@ -76,7 +72,11 @@ class TextLabels(DataModule):
             labels=labels.names,
             output_features=None if labels.names is not None else 1,
         )
-        report["vocabulary"] = inputs.vocabulary.size
+        report = {
+            **labels.report(),
+            "vocabulary": inputs.vocabulary.size,
+            **text_report(texts, ids, self.max_length),
+        }
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:
@@ -119,10 +119,14 @@ def cut(ids: Ragged, max_length: int | None) -> Ragged:
     return Ragged(values=ids.values[steps < max_length], offsets=offsets)
 
 
-def text_report(split: str, texts: Sequence[str], ids: Ragged, max_length: int | None) -> Report:
-    """What the log should say of a split: how many texts are empty or cut, words unknown."""
+def text_report(
+    texts: dict[str, list[str]], ids: dict[str, Ragged], max_length: int | None, *, prefix: str = ""
+) -> Report:
+    """What the log should say: texts that are empty or too long, the share of unknown words."""
+    most = np.inf if max_length is None else max_length
+    unknown = {k: float((p.values == UNK).mean()) for k, p in ids.items() if len(p.values)}
     return {
-        f"empty_{split}": sum(not text.strip() for text in texts),
-        f"cut_{split}": int((ids.lengths > max_length).sum()) if max_length is not None else 0,
-        f"unknown_{split}": round(float((ids.values == UNK).mean()) if len(ids.values) else 0, 4),
+        f"{prefix}empty": sum(not text.strip() for part in texts.values() for text in part),
+        f"{prefix}too_long": sum(int((part.lengths > most).sum()) for part in ids.values()),
+        **{f"{prefix}unknown_{split}": round(share, 4) for split, share in unknown.items()},
     }

@@ -60,27 +60,29 @@ class TextPairs(DataModule):
         return [self.source_column, self.target_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        columns = {
-            split: [as_texts(part[name]) for name in self.columns()] for split, part in rows.items()
+        source, target = (
+            {split: as_texts(part[name]) for split, part in rows.items()} for name in self.columns()
+        )
+        inputs, outputs = self._codecs(source["train"], target["train"])
+        source_ids = {split: inputs.encode_batch(texts) for split, texts in source.items()}
+        target_ids = {split: outputs.encode_batch(texts) for split, texts in target.items()}
+        report: Report = {
+            "vocabulary": inputs.vocabulary.size,
+            "target_vocabulary": outputs.vocabulary.size,
+            **text_report(source, source_ids, self.max_length, prefix="source_"),
+            **text_report(target, target_ids, self.max_length, prefix="target_"),
         }
-        inputs, outputs = self._codecs(*columns["train"])
         splits: dict[str, Split] = {}
-        report: Report = {"vocabulary": inputs.vocabulary.size}
-        report["target_vocabulary"] = outputs.vocabulary.size
-        for split, (sources, targets) in columns.items():
-            ids = {"source": inputs.encode_batch(sources), "target": outputs.encode_batch(targets)}
-            part = rows[split]
-            for side, texts in (("source", sources), ("target", targets)):
-                counts = text_report(split, texts, ids[side], self.max_length)
-                report |= {f"{side}_{name}": value for name, value in counts.items()}
+        for split, part in rows.items():
+            ids = [source_ids[split], target_ids[split]]
             if split == "train":
-                kept = self._usable(ids["source"].lengths, ids["target"].lengths)
+                kept = self._usable(ids[0].lengths, ids[1].lengths)
                 report["left_out_train"] = len(part) - len(kept)
-                part = part.select(kept)
-                ids = {side: _rows(array, kept) for side, array in ids.items()}
+                if len(kept) < len(part):
+                    part, ids = part.select(kept), [_rows(side, kept) for side in ids]
             arrays = {
-                "source": with_ends(cut(ids["source"], self.max_length), after=EOS),
-                "target": with_ends(cut(ids["target"], self.max_length), before=BOS, after=EOS),
+                "source": with_ends(cut(ids[0], self.max_length), after=EOS),
+                "target": with_ends(cut(ids[1], self.max_length), before=BOS, after=EOS),
             }
             splits[split] = Split(arrays=dict(arrays), raw=part)
         codec = TextPairsCodec(inputs=inputs, outputs=outputs, max_length=self.max_length)
@@ -110,16 +112,20 @@ class TextPairs(DataModule):
         if self.joint:
             both = self.tokenizer.train([*sources, *targets])
             return both, both
-        return self.tokenizer.train(sources), (self.target_tokenizer or self.tokenizer).train(targets)
+        target_tokenizer = self.target_tokenizer or self.tokenizer
+        return self.tokenizer.train(sources), target_tokenizer.train(targets)
 
     def _usable(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Training rows that have two sides, neither too long."""
         most = np.inf if self.max_length is None else self.max_length
-        kept = np.flatnonzero((np.minimum(sources, targets) > 0) & (np.maximum(sources, targets) <= most))
+        shortest, longest = np.minimum(sources, targets), np.maximum(sources, targets)
+        kept = np.flatnonzero((shortest > 0) & (longest <= most))
+        if not (shortest > 0).any():
+            raise ValueError("every training pair has an empty source or target")
         if len(kept) == 0:
             raise ValueError(
                 f"data.max_length={self.max_length} leaves no training pair: the shortest has "
-                f"{int(np.maximum(sources, targets).min())} symbols (or every pair has an empty side)"
+                f"{longest.min()} symbols in its longer text"
             )
         return kept
 
