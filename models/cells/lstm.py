@@ -1,0 +1,37 @@
+"""Long short-term memory."""
+
+from torch import nn
+
+from models.cells.initial import orthogonal_gates, set_gate_bias
+from models.recurrent import FusedLayer
+from models.state import State
+
+
+class LSTM(FusedLayer):
+    """LSTM with a forget gate; state (h, c), each (B, H).
+
+    Hochreiter and Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735; the forget gate is Gers et al.
+    2000, doi 10.1162/089976600300015015. A forget bias of 1 lets it remember from the first step
+    (Jozefowicz et al. 2015, proceedings.mlr.press/v37/jozefowicz15).
+    """
+
+    kernel = "lstm"
+    pad_column = (-1e4, 1e4, 0.0, 0.0)  # input, forget, candidate, output
+    fillable = (0, 1)
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        forget_bias: float = 1.0,
+        orthogonal: bool = True,
+    ) -> None:
+        """`orthogonal=False` keeps PyTorch's uniform initial weights."""
+        super().__init__(rnn=nn.LSTM(input_size, hidden_size, batch_first=True))
+        if orthogonal:
+            orthogonal_gates(self.rnn)
+        set_gate_bias(self.rnn, gate=1, value=forget_bias)
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.zeros(batch_size, self.output_size), self.zeros(batch_size, self.output_size)

@@ -1,0 +1,35 @@
+"""The plain recurrent network."""
+
+from torch import nn
+
+from models.cells.initial import orthogonal_gates
+from models.recurrent import FusedLayer
+
+NONLINEARITIES = ("tanh", "relu")
+
+
+class RNN(FusedLayer):
+    """h' = f(W x + U h + b) with f tanh or relu; state h (B, H).
+
+    Elman 1990, doi 10.1207/s15516709cog1402_1.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: str = "tanh",
+        orthogonal: bool = True,
+    ) -> None:
+        """`orthogonal=False` keeps PyTorch's uniform initial weights."""
+        if nonlinearity not in NONLINEARITIES:
+            raise ValueError(
+                f"nonlinearity is one of {', '.join(NONLINEARITIES)}, got {nonlinearity!r}"
+            )
+        super().__init__(
+            rnn=nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity, batch_first=True)
+        )
+        self.kernel = f"rnn_{nonlinearity}"
+        if orthogonal:
+            orthogonal_gates(self.rnn)

@@ -1,0 +1,221 @@
+"""Several recurrent layers, one above the other."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.dropout import Mask, apply_mask, check_probability, draw_mask
+from models.recurrent import CellFactory, RecurrentLayer
+from models.state import State, leaves
+
+Masks = tuple[Mask, ...]  # a layer's input mask each; the first is None
+
+
+class Stack(nn.Module):
+    """What stands between the layers, whichever way they run.
+
+    A layer computes x + layer(dropout(x)), then layer normalisation, where these are asked for:
+    dropout never touches the sum that residual connections carry. The first layer's input and the
+    last one's output are left to the model; the residual is left out where sizes differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        layer_sizes: list[int],
+        dropout: float,
+        variational: bool,
+        residual: bool,
+        layer_norm: bool,
+    ) -> None:
+        super().__init__()
+        check_probability("dropout", dropout)
+        self.input_size = input_size
+        self.output_size = layer_sizes[-1]
+        self.num_layers = len(layer_sizes)
+        self.dropout = dropout
+        self.variational = variational
+        self.residual = residual
+        self.input_sizes = [input_size, *layer_sizes[:-1]]
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(size) if layer_norm else nn.Identity() for size in layer_sizes
+        )
+
+    def draw_masks(self, batch_size: int) -> Masks:
+        """The masks of one sequence, to be passed to `forward` or to each `step` of it.
+
+        All None where nothing is to be drawn: in evaluation, and for plain dropout, which draws
+        anew at every step.
+        """
+        if not (self.training and self.variational and self.dropout > 0.0):
+            return (None,) * self.num_layers
+        like = next(self.parameters())
+        sizes = self.input_sizes[1:]
+        return None, *(draw_mask(like, (batch_size, size), self.dropout) for size in sizes)
+
+    def _enter(self, index: int, inputs: Tensor, mask: Mask) -> Tensor:
+        if index == 0:
+            return inputs
+        if self.variational:
+            return apply_mask(inputs, mask)
+        return F.dropout(inputs, self.dropout, self.training)
+
+    def _leave(self, index: int, inputs: Tensor, outputs: Tensor) -> Tensor:
+        if self.residual and inputs.size(-1) == outputs.size(-1):
+            outputs = inputs + outputs
+        return self.norms[index](outputs)
+
+
+class RNNStack(Stack):
+    """Causal layers with the contract of one: a state in, a state out, and a `step`."""
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        cell: CellFactory,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        variational: bool = False,
+        residual: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
+        layers = build_layers(input_size, hidden_size, cell, num_layers, directions=1)
+        super().__init__(
+            input_size=input_size,
+            layer_sizes=[layer.output_size for layer in layers],
+            dropout=dropout,
+            variational=variational,
+            residual=residual,
+            layer_norm=layer_norm,
+        )
+        self.layers = nn.ModuleList(layers)
+
+    def initial_state(self, batch_size: int) -> State:
+        """A tuple with each layer's state."""
+        return tuple(layer.initial_state(batch_size) for layer in self._layers())
+
+    @property
+    def fillable(self) -> tuple[int, ...]:
+        """Indices into leaves(initial_state) that a bridge may fill."""
+        found: list[int] = []
+        offset = 0
+        for layer in self._layers():
+            found += [offset + index for index in layer.fillable]
+            offset += len(leaves(layer.initial_state(1)))
+        return tuple(found)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        masks: Masks | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run a sequence: (B, T, I), lengths (B,) → (B, T, O), a state per layer."""
+        masks = self.draw_masks(inputs.size(0)) if masks is None else masks
+        before = self.initial_state(inputs.size(0)) if state is None else state
+        after = []
+        for index, layer in enumerate(self._layers()):
+            outputs, following = layer(
+                self._enter(index, inputs, masks[index]), before[index], lengths
+            )
+            inputs = self._leave(index, inputs, outputs)
+            after.append(following)
+        return inputs, tuple(after)
+
+    def step(
+        self, inputs: Tensor, state: State, masks: Masks | None = None
+    ) -> tuple[Tensor, State]:
+        """Run one step: (B, I) → (B, O), state.
+
+        In training with variational dropout the masks must come from `draw_masks`: drawn here,
+        they would differ at every step.
+        """
+        if masks is None:
+            assert not (self.training and self.variational and self.dropout), (
+                "draw_masks once a sequence and pass them to each step"
+            )
+            masks = (None,) * self.num_layers
+        after = []
+        for index, layer in enumerate(self._layers()):
+            outputs, following = layer.step(self._enter(index, inputs, masks[index]), state[index])
+            inputs = self._leave(index, inputs, outputs)
+            after.append(following)
+        return inputs, tuple(after)
+
+    def _layers(self) -> list[RecurrentLayer]:
+        return [cast(RecurrentLayer, layer) for layer in self.layers]
+
+
+class BidirectionalStack(Stack):
+    """Layers that each read both ways, for encoders: `output_size` is twice the cells'; no `step`.
+
+    Schuster and Paliwal 1997, doi 10.1109/78.650093.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        cell: CellFactory,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        variational: bool = False,
+        residual: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
+        layers = build_layers(input_size, hidden_size, cell, num_layers, directions=2)
+        super().__init__(
+            input_size=input_size,
+            layer_sizes=[2 * layer.output_size for layer in layers[::2]],
+            dropout=dropout,
+            variational=variational,
+            residual=residual,
+            layer_norm=layer_norm,
+        )
+        self.forward_layers = nn.ModuleList(layers[::2])
+        self.backward_layers = nn.ModuleList(layers[1::2])
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        masks: Masks | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run whole sequences: (B, T, I), lengths (B,) → (B, T, 2H), (forward, backward) a layer."""
+        if state is not None:
+            raise ValueError(
+                "a bidirectional stack reads whole sequences from their ends and takes no state; "
+                "to carry one use models.stack.RNNStack"
+            )
+        masks = self.draw_masks(inputs.size(0)) if masks is None else masks
+        states = []
+        pairs = zip(self.forward_layers, self.backward_layers, strict=True)
+        for index, (forth, back) in enumerate(pairs):
+            layer = cast(RecurrentLayer, forth)
+            outputs, both = layer.both_ways(
+                cast(RecurrentLayer, back), self._enter(index, inputs, masks[index]), lengths
+            )
+            inputs = self._leave(index, inputs, outputs)
+            states.append(both)
+        return inputs, tuple(states)
+
+
+def build_layers(
+    input_size: int, hidden_size: int, cell: CellFactory, num_layers: int, *, directions: int
+) -> list[RecurrentLayer]:
+    """`directions` layers for each of `num_layers` levels, each level fed by all of the one below."""
+    if num_layers < 1:
+        raise ValueError(f"num_layers is 1 or more, got {num_layers}")
+    layers: list[RecurrentLayer] = []
+    for _ in range(num_layers):
+        level = [cell(input_size=input_size, hidden_size=hidden_size) for _ in range(directions)]
+        layers += level
+        input_size = sum(layer.output_size for layer in level)
+    return layers
