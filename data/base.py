@@ -69,8 +69,8 @@ class DataModule(LightningDataModule):
 
     # fields that change no prepared array; where rows lie is told by `source_key`
     not_prepared: ClassVar[frozenset[str]] = frozenset(
-        ("name", "cache_dir", "batch_size", "eval_batch_size", "num_workers")
-        + ("path", "folder", "data_dir", "hub_id", "hub_config", "revision")
+        {"name", "cache_dir", "batch_size", "eval_batch_size", "num_workers"}
+        | {"path", "folder", "data_dir", "hub_id", "hub_config", "revision"}
     )
 
     def __post_init__(self) -> None:

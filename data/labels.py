@@ -43,7 +43,7 @@ class Labels:
         else:
             values = {k: [name_of(v) for v in part] for k, part in values.items()}
             names = class_names(values, sample=sample)
-        check_classes(names, values, column)
+        check_classes(names, values, column, sample=sample)
         number = {name: i for i, name in enumerate(names)}
         targets = {k: np.array([number[v] for v in part], np.int64) for k, part in values.items()}
         return cls(targets=targets, names=names)
@@ -74,7 +74,9 @@ def class_names(values: dict[str, Sequence[str]], *, sample: bool) -> tuple[str,
     return tuple(sorted(found, key=in_order))
 
 
-def check_classes(names: Sequence[str], values: dict[str, Sequence[str]], column: str) -> None:
+def check_classes(
+    names: Sequence[str], values: dict[str, Sequence[str]], column: str, *, sample: bool
+) -> None:
     known = set(names)
     for split, part in values.items():
         strange = sorted(set(part) - known, key=in_order)
@@ -89,10 +91,10 @@ def check_classes(names: Sequence[str], values: dict[str, Sequence[str]], column
             "there must be at least two classes"
         )
     rows = len(values["train"])
-    if rows >= 20 and len(names) > rows / 2:
+    if not sample and rows >= 20 and len(names) > rows / 2:
         raise ValueError(
-            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the label's column? "
-            " (for real numbers: data.real_labels=true)"
+            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the column of "
+            "the label? (for real numbers: data.real_labels=true)"
         )
 
 

@@ -73,8 +73,9 @@ class TaggedText(DataModule):
             _check_lengths(split, tokens[split], tags[split])
         inputs = self.tokenizer.train_on_tokens(tokens["train"])
         flat = {k: list(chain.from_iterable(part)) for k, part in tags.items()}
-        names = class_names(flat, sample=self.limit is not None)
-        check_classes(names, flat, self.tags_column)
+        sample = self.limit is not None
+        names = class_names(flat, sample=sample)
+        check_classes(names, flat, self.tags_column, sample=sample)
         number = {name: i for i, name in enumerate(names)}
         # a sentence without words is one unknown word whose tag does not count
         ids = {k: Ragged.of([inputs.encode_tokens(row) or [UNK] for row in part])
@@ -84,12 +85,9 @@ class TaggedText(DataModule):
             targets = Ragged.of([[number[tag] for tag in row] or [IGNORE] for row in tags[split]])
             arrays = {"ids": cut(ids[split], most), "targets": cut(targets, most)}
             splits[split] = Split(arrays=dict(arrays), raw=part)
-        report = {
-            "classes": len(names),
-            "vocabulary": inputs.vocabulary.size,
-            **text_report({k: [" ".join(map(str, row)) for row in part] for k, part in tokens.items()},
-                          ids, most),
-        }  # fmt: skip
+        texts = {k: [" ".join(map(str, row)) for row in part] for k, part in tokens.items()}
+        counts = text_report(texts, ids, most)
+        report = {"classes": len(names), "vocabulary": inputs.vocabulary.size, **counts}
         codec = TaggedTextCodec(inputs=inputs, labels=names, max_length=most)
         spec = DataSpec(input_vocabulary=inputs.vocabulary, labels=names)
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)

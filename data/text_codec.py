@@ -69,14 +69,25 @@ class TokenizerSettings:
     def _train_words(self, texts: Sequence[str], min_frequency: int) -> "TextCodec":
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
         self._segment(tokenizer)
+        # no special symbols here: the trainer would give one that the text spells a second id
         trainer = trainers.WordLevelTrainer(
             vocab_size=self.vocab_size or 10_000_000,
             min_frequency=min_frequency,
-            special_tokens=list(SPECIALS),
+            special_tokens=[],
             show_progress=False,
         )  # the most frequent first, ties in alphabetical order, as torchtext orders them
         tokenizer.train_from_iterator(texts, trainer)
-        return TextCodec(_without_added_tokens(tokenizer), settings=self)
+        found = tokenizer.get_vocab()
+        return self._of_words(sorted(found, key=found.__getitem__))
+
+    def _of_words(self, words: Sequence[str]) -> "TextCodec":
+        kept = [word for word in words if word not in SPECIALS]
+        if self.vocab_size is not None:
+            kept = kept[: self.vocab_size - len(SPECIALS)]
+        table = {token: i for i, token in enumerate((*SPECIALS, *kept))}
+        tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+        self._segment(tokenizer)
+        return TextCodec(tokenizer, settings=self)
 
     def train_on_tokens(self, rows: Iterable[Sequence[str]]) -> "TextCodec":
         """Learn a vocabulary of words from texts that are lists of tokens already."""
@@ -88,18 +99,10 @@ class TokenizerSettings:
         return self.from_counts(counts)
 
     def from_counts(self, counts: Counter[str]) -> "TextCodec":
-        """The most frequent first, ties in alphabetical order (as torchtext orders them)."""
-        for special in (*SPECIALS, ""):
-            counts.pop(special, None)
+        """The most frequent first, ties in alphabetical order, as the trainer of words does it."""
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        kept = [token for token, count in ranked if count >= self.min_frequency]
-        kept = kept or [token for token, _ in ranked]
-        if self.vocab_size is not None:
-            kept = kept[: self.vocab_size - len(SPECIALS)]
-        table = {token: i for i, token in enumerate((*SPECIALS, *kept))}
-        tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-        self._segment(tokenizer)
-        return TextCodec(tokenizer, settings=self)
+        kept = [token for token, count in ranked if token and count >= self.min_frequency]
+        return self._of_words(kept or [token for token, _ in ranked if token])
 
     def _normalizer(self) -> Any:
         basic = self.pre_tokenizer == "basic_english" and self.kind != "characters"
