@@ -34,7 +34,7 @@ class Memoryless(RecurrentLayer):
         return self.network(inputs), self.begin(inputs.size(0), state)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.network(inputs), state
+        return self.network(inputs), self.begin(inputs.size(0), state)
 
     def both_ways(
         self, backward: RecurrentLayer, inputs: Tensor, lengths: Tensor | None = None
