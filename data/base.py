@@ -164,7 +164,7 @@ class DataModule(LightningDataModule):
             loaded = self.load()
             prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
             sizes: Report = {split: len(prepared.splits[split]) for split in SPLITS}
-            plain = {
+            plain: dict[str, Any] = {
                 "spec": prepared.spec.to_plain(),
                 "codec": prepared.codec.to_plain(),
                 "report": {**sizes, **loaded.notes, **prepared.report},

@@ -1,6 +1,6 @@
 """A column of labels → class numbers and names, or real numbers in standard units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +69,13 @@ class Labels:
         return {"classes": len(self.names), "majority_test": round(float(share), 4)}
 
 
-def class_names(values: dict[str, Sequence[str]], *, sample: bool) -> tuple[str, ...]:
+def class_names(values: Mapping[str, Sequence[str]], *, sample: bool) -> tuple[str, ...]:
     found = set().union(*values.values()) if sample else set(values["train"])
     return tuple(sorted(found, key=in_order))
 
 
 def check_classes(
-    names: Sequence[str], values: dict[str, Sequence[str]], column: str, *, sample: bool
+    names: Sequence[str], values: Mapping[str, Sequence[str]], column: str, *, sample: bool
 ) -> None:
     known = set(names)
     for split, part in values.items():
@@ -93,8 +93,8 @@ def check_classes(
     rows = len(values["train"])
     if not sample and rows >= 20 and len(names) > rows / 2:
         raise ValueError(
-            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the column of "
-            "the label? (for real numbers: data.real_labels=true)"
+            f"column {column!r} has {len(names)} different labels in {rows} rows: is it the column "
+            "of the label? (for real numbers: data.real_labels=true)"
         )
 
 

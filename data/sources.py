@@ -92,6 +92,9 @@ class Source:
 
 def load(source: Source, *, columns: Sequence[str], seed: int) -> Loaded:
     """Read the named columns of every split; carve out of train, by seed, what is missing."""
+    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
+    if twice:
+        raise ValueError(f"two of data.*_column are {twice[0]!r}: name two different columns")
     found = _read_local(source.root, columns) if source.root else _read_hub(source)
     for split, rows in found.items():
         missing = [column for column in columns if column not in rows.column_names]
@@ -137,12 +140,12 @@ def _equal_rows(rows: Dataset) -> np.ndarray:
     """(N,) the same number for rows whose texts are the same (numbers do not tell rows apart)."""
     texts = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
     # a label says little: the column with most different values stands for the row
-    different = {name: len(set(rows[name])) for name in texts}
+    different = {name: len(set(rows[name][:])) for name in texts}
     if not different or max(different.values()) < 0.5 * len(rows):
         return np.arange(len(rows))
     most = max(different, key=lambda name: different[name])
     numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most]])
+    return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most][:]])
 
 
 def _read_local(root: Path, columns: Sequence[str]) -> dict[str, Dataset]:

@@ -58,8 +58,8 @@ class TextLabels(DataModule):
         ids = {split: encode_texts(inputs, part, None) for split, part in texts.items()}
         splits = {}
         for split, part in rows.items():
-            arrays = {"ids": cut(ids[split], self.max_length), "targets": labels.targets[split]}
-            splits[split] = Split(arrays=arrays, raw=part)
+            short, targets = cut(ids[split], self.max_length), labels.targets[split]
+            splits[split] = Split(arrays={"ids": short, "targets": targets}, raw=part)
         codec = TextLabelsCodec(
             inputs=inputs,
             labels=labels.names,

@@ -51,10 +51,6 @@ class TextPairs(DataModule):
         super().__post_init__()
         if self.joint and self.target_tokenizer not in (None, self.tokenizer):
             raise ValueError("data.joint=true needs one tokenizer: unset data.target_tokenizer")
-        if self.source_column == self.target_column:
-            raise ValueError(
-                f"data.source_column and data.target_column are both {self.source_column!r}"
-            )
 
     def columns(self) -> list[str]:
         return [self.source_column, self.target_column]

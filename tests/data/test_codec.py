@@ -46,7 +46,12 @@ def test_a_codec_survives_json(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_symbols_spelled_in_a_text_stay_text(kind: str) -> None:
     codec = TokenizerSettings(kind=kind, pre_tokenizer="whitespace").train(["<pad> a <eos> b"] * 3)
-    assert codec.vocabulary.pad_id == PAD and codec.symbols[:4] == ["<pad>", "<unk>", "<bos>", "<eos>"]
+    assert codec.vocabulary.pad_id == PAD and codec.symbols[:4] == [
+        "<pad>",
+        "<unk>",
+        "<bos>",
+        "<eos>",
+    ]
     assert not {PAD, BOS, EOS} & set(codec.encode("<pad> a <eos> b <bos>"))
 
 

@@ -134,7 +134,9 @@ def test_lightning_resumes_in_the_middle_of_an_epoch(tmp_path: Any) -> None:
         ).fit(model, ckpt_path=resume)  # fmt: skip
         return model.seen
 
-    keep = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=5, save_top_k=-1)
+    keep = ModelCheckpoint(
+        dirpath=tmp_path, filename="{step}", every_n_train_steps=5, save_top_k=-1
+    )
     whole = fit(30, callbacks=[keep], enable_checkpointing=True)
     saved = {int(file.stem.split("=")[1]): file for file in tmp_path.glob("*.ckpt")}
     for step in (5, 15, 25):
