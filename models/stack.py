@@ -188,7 +188,7 @@ class BidirectionalStack(Stack):
         lengths: Tensor | None = None,
         masks: Masks | None = None,
     ) -> tuple[Tensor, State]:
-        """Run whole sequences: (B, T, I), lengths (B,) → (B, T, 2H), (forward, backward) a layer."""
+        """Whole sequences (B, T, I), lengths (B,) → (B, T, 2H), a pair of states per layer."""
         if state is not None:
             raise ValueError(
                 "a bidirectional stack reads whole sequences from their ends and takes no state; "
@@ -210,7 +210,7 @@ class BidirectionalStack(Stack):
 def build_layers(
     input_size: int, hidden_size: int, cell: CellFactory, num_layers: int, *, directions: int
 ) -> list[RecurrentLayer]:
-    """`directions` layers for each of `num_layers` levels, each level fed by all of the one below."""
+    """`num_layers` levels of `directions` layers, each level fed by all of the one below."""
     if num_layers < 1:
         raise ValueError(f"num_layers is 1 or more, got {num_layers}")
     layers: list[RecurrentLayer] = []

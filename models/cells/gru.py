@@ -3,7 +3,7 @@
 from torch import nn
 
 from models.cells.initial import orthogonal_gates
-from models.recurrent import FusedLayer
+from models.fused import FusedLayer
 
 
 class GRU(FusedLayer):

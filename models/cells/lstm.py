@@ -3,7 +3,7 @@
 from torch import nn
 
 from models.cells.initial import orthogonal_gates, set_gate_bias
-from models.recurrent import FusedLayer
+from models.fused import FusedLayer
 from models.state import State
 
 

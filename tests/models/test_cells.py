@@ -13,11 +13,12 @@ from models.cells.gru import GRU
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
 from models.cells.rnn import RNN
-from models.recurrent import FusedLayer, RecurrentLayer, StepwiseLayer, reverse_rows
+from models.fused import FusedLayer
+from models.recurrent import RecurrentLayer, StepwiseLayer, reverse_rows
 from models.state import State, detach, leaves, map_state, repeat_rows, select_rows
 
 CELLS = sorted((Path(__file__).parents[2] / "configs" / "cell").glob("*.yaml"))
-B, T, I, H = 5, 7, 3, 4
+B, T, D, H = 5, 7, 3, 4
 LENGTHS = torch.tensor([7, 3, 0, 1, 5])
 
 
@@ -54,7 +55,7 @@ every_cell = pytest.mark.parametrize("name", NAMES)
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float64, size: int = H):
     torch.manual_seed(seed)
-    return factory(name)(input_size=I, hidden_size=size).to(dtype)
+    return factory(name)(input_size=D, hidden_size=size).to(dtype)
 
 
 def random_state(layer: RecurrentLayer, seed: int = 3, batch_size: int = B) -> State:
@@ -69,7 +70,7 @@ def random_state(layer: RecurrentLayer, seed: int = 3, batch_size: int = B) -> S
 
 def sequence(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(
-        shape or (B, T, I), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        shape or (B, T, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     ).to(dtype)
 
 
@@ -170,7 +171,7 @@ def test_a_state_that_was_passed_in_is_not_changed(name: str) -> None:
     state = random_state(layer)
     before = map_state(Tensor.clone, state)
     layer(sequence(), state, LENGTHS)
-    layer.step(sequence(B, I), state)
+    layer.step(sequence(B, D), state)
     for was, now in zip(leaves(before), leaves(state), strict=True):
         assert torch.equal(was, now)
 
@@ -202,7 +203,7 @@ def test_right_padding_changes_nothing(name: str) -> None:
     for pads in (0.0, 100.0, -3.0):
         layer = build(name)
         more = 0 if pads == 0.0 else 4
-        inputs = torch.cat([sequence(), torch.zeros(B, more, I, dtype=torch.float64)], 1)
+        inputs = torch.cat([sequence(), torch.zeros(B, more, D, dtype=torch.float64)], 1)
         valid = torch.arange(T + more) < LENGTHS[:, None]
         inputs = inputs.masked_fill(~valid[:, :, None], pads).requires_grad_()
         outputs, after = layer(inputs, random_state(layer), LENGTHS)
@@ -273,7 +274,7 @@ def test_weights_travel_through_a_state_dict(name: str, tmp_path: Path) -> None:
 @every_cell
 def test_gradcheck(name: str) -> None:
     layer = build(name, size=2)
-    inputs = sequence(2, 3, I).requires_grad_()
+    inputs = sequence(2, 3, D).requires_grad_()
     state = map_state(lambda leaf: leaf.requires_grad_(), random_state(layer, batch_size=2))
     lengths = torch.tensor([3, 2])
 
@@ -292,6 +293,19 @@ def test_gradients_flow_in_evaluation_too(name: str) -> None:
     inputs = sequence(dtype=torch.float32).requires_grad_()
     layer(inputs)[0].sum().backward()
     assert inputs.grad.any()
+
+
+@every_cell
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_recording_gradients_changes_no_value(name: str, guard: Callable) -> None:
+    """The kernels take another path where none are recorded."""
+    layer, other = build(name, dtype=torch.float32), build(name, 8, torch.float32)
+    inputs = sequence(dtype=torch.float32)
+    recorded = [*layer(inputs, None, LENGTHS), *layer.both_ways(other, inputs, LENGTHS)]
+    with guard():
+        plain = [*layer(inputs, None, LENGTHS), *layer.both_ways(other, inputs, LENGTHS)]
+    for one, another in zip(recorded, plain, strict=True):
+        assert_states_close(one, another)
 
 
 @every_cell
@@ -342,7 +356,7 @@ def test_fillable_names_leaves_that_exist(name: str) -> None:
     assert set(layer.fillable) <= set(range(len(leaves(layer.initial_state(1)))))
 
 
-# The equations, one step each: weights W (gates · H, I), U (gates · H, H), biases a and b.
+# The equations, one step each: weights W (gates · H, D), U (gates · H, H), biases a and b.
 
 
 def lstm_equations(x: Tensor, state: State, W: Tensor, U: Tensor, a: Tensor, b: Tensor):
@@ -446,26 +460,26 @@ def test_running_through_pads_equals_packing(name: str, directions: int) -> None
 
 
 def test_the_forget_gate_starts_open_and_recurrent_matrices_orthogonal() -> None:
-    rnn = LSTM(input_size=I, hidden_size=H).rnn
+    rnn = LSTM(input_size=D, hidden_size=H).rnn
     bias = rnn.bias_ih_l0 + rnn.bias_hh_l0
     assert torch.equal(bias, torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat_interleave(H))
     for layer in (LSTM, GRU, RNN):
-        for gate in layer(input_size=I, hidden_size=H).rnn.weight_hh_l0.split(H):
+        for gate in layer(input_size=D, hidden_size=H).rnn.weight_hh_l0.split(H):
             torch.testing.assert_close(gate @ gate.T, torch.eye(H))
 
 
 def test_without_orthogonal_weights_are_as_pytorch_draws_them() -> None:
     torch.manual_seed(0)
-    ours = GRU(input_size=I, hidden_size=H, orthogonal=False).rnn.state_dict()
+    ours = GRU(input_size=D, hidden_size=H, orthogonal=False).rnn.state_dict()
     torch.manual_seed(0)
-    theirs = torch.nn.GRU(I, H).state_dict()
+    theirs = torch.nn.GRU(D, H).state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_memoryless_has_as_many_weights_as_a_plain_rnn() -> None:
     count = [
-        sum(p.numel() for p in cell(input_size=I, hidden_size=H).parameters() if p.dim() == 2)
+        sum(p.numel() for p in cell(input_size=D, hidden_size=H).parameters() if p.dim() == 2)
         for cell in (Memoryless, RNN)
     ]
     assert count[0] == count[1]
@@ -473,6 +487,6 @@ def test_memoryless_has_as_many_weights_as_a_plain_rnn() -> None:
 
 def test_a_wrong_option_names_the_value_and_what_exists() -> None:
     with pytest.raises(ValueError, match="tanh, relu, got 'gelu'"):
-        RNN(input_size=I, hidden_size=H, nonlinearity="gelu")
+        RNN(input_size=D, hidden_size=H, nonlinearity="gelu")
     with pytest.raises(ValueError, match="1 or more, got input 0"):
         Memoryless(input_size=0, hidden_size=H)

@@ -15,7 +15,7 @@ from models.dropout import drop_symbols, locked_dropout, replace_symbols
 from models.stack import BidirectionalStack, RNNStack
 from models.state import leaves, map_state
 
-B, T, I, H = 4, 6, 5, 3
+B, T, D, H = 4, 6, 5, 3
 LENGTHS = torch.tensor([6, 2, 0, 5])
 OPTIONS = [
     {},
@@ -28,7 +28,7 @@ every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "plain")
 
 
-def build(kind, cell=GRU, num_layers=3, input_size=I, **options):
+def build(kind, cell=GRU, num_layers=3, input_size=D, **options):
     torch.manual_seed(0)
     stack = kind(input_size=input_size, hidden_size=H, cell=cell, num_layers=num_layers, **options)
     return stack.double()
@@ -36,7 +36,7 @@ def build(kind, cell=GRU, num_layers=3, input_size=I, **options):
 
 def sequence(*shape: int, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape or (B, T, I), generator=generator, dtype=torch.float64)
+    return torch.randn(shape or (B, T, D), generator=generator, dtype=torch.float64)
 
 
 def random_state(stack: RNNStack):
@@ -77,7 +77,7 @@ def test_right_padding_changes_nothing(kind, cell, options) -> None:
     valid = torch.arange(T) < LENGTHS[:, None]
     inputs = sequence()
     outputs, state = stack(inputs, None, LENGTHS, masks)
-    more = torch.cat([inputs.masked_fill(~valid[:, :, None], 50.0), sequence(B, 3, I)], 1)
+    more = torch.cat([inputs.masked_fill(~valid[:, :, None], 50.0), sequence(B, 3, D)], 1)
     padded, padded_state = stack(more, None, LENGTHS, masks)
     torch.testing.assert_close(padded[:, :T][valid], outputs[valid])
     assert_states_close(padded_state, state)
@@ -101,7 +101,7 @@ def test_chunks_with_carried_state_equal_the_whole() -> None:
 def test_a_bidirectional_layer_is_one_pytorch_bidirectional_layer() -> None:
     for cell, kind in ((LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU), (RNN, torch.nn.RNN)):
         stack = build(BidirectionalStack, cell, num_layers=1)
-        reference = kind(I, H, batch_first=True, bidirectional=True).double()
+        reference = kind(D, H, batch_first=True, bidirectional=True).double()
         weights = stack.forward_layers[0].rnn.state_dict()
         backward = stack.backward_layers[0].rnn.state_dict()
         weights.update({f"{name}_reverse": value for name, value in backward.items()})
@@ -118,7 +118,7 @@ def test_a_bidirectional_layer_is_one_pytorch_bidirectional_layer() -> None:
 
 def test_sizes_and_states_are_what_models_read() -> None:
     stack = build(RNNStack, LSTM, num_layers=2)
-    assert (stack.input_size, stack.output_size, stack.num_layers) == (I, H, 2)
+    assert (stack.input_size, stack.output_size, stack.num_layers) == (D, H, 2)
     assert stack.fillable == (0, 1, 2, 3)
     assert build(RNNStack, Memoryless).fillable == ()
     both = build(BidirectionalStack, GRU, num_layers=2)
@@ -154,8 +154,8 @@ def test_a_variational_mask_is_the_same_at_every_step_and_keeps_the_mean() -> No
 def test_a_step_in_training_asks_for_the_sequences_masks() -> None:
     stack = build(RNNStack, dropout=0.5, variational=True)
     with pytest.raises(AssertionError, match="draw_masks once a sequence"):
-        stack.step(sequence(B, I), stack.initial_state(B))
-    stack.eval().step(sequence(B, I), stack.initial_state(B))
+        stack.step(sequence(B, D), stack.initial_state(B))
+    stack.eval().step(sequence(B, D), stack.initial_state(B))
 
 
 def test_residual_adds_the_layers_input_where_sizes_agree() -> None:
@@ -163,7 +163,7 @@ def test_residual_adds_the_layers_input_where_sizes_agree() -> None:
     residual = build(RNNStack, num_layers=2, residual=True)
     first = plain.layers[0](sequence())[0]
     expected = first + plain.layers[1](first)[0]
-    torch.testing.assert_close(residual(sequence())[0], expected)  # I != H: none at the first
+    torch.testing.assert_close(residual(sequence())[0], expected)  # D != H: none at the first
     square = build(RNNStack, num_layers=1, input_size=H, residual=True)
     inputs = sequence(B, T, H)
     torch.testing.assert_close(square(inputs)[0], inputs + square.layers[0](inputs)[0])
