@@ -1,0 +1,142 @@
+"""BLEU and CIDEr of captions, number for number as the coco-caption tool gives them.
+
+Both take sentences as people write them and tokenise in the manner of the Penn Treebank, lower-cased
+and without punctuation: scores of differently tokenised captions cannot be compared.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tasks.metrics import check_corpus
+
+Ngrams = Counter[tuple[str, ...]]
+ORDERS = (1, 2, 3, 4)
+
+_TOKEN = re.compile(
+    r"""
+      \.{2,} | --+                                # an ellipsis, a dash
+    | (?:[a-z]\.){2,}                             # u.s.
+    | (?:mr|mrs|ms|dr|st|jr|sr|prof|vs|etc|inc|co|corp|ave|mt)\.(?=\s*\S)
+    | [a-z](?=\.\s+\S)\.(?!\S)                    # an initial inside a sentence
+    | \d+(?:[.,:/]\d+)+                           # 3.5  1,000  10:30  1/2
+    | \.\d+
+    | '(?:s|m|d|ll|re|ve)\b                       # the second half of a contraction
+    | n't\b
+    | (?:(?!n't\b)\w)+ (?:(?:[-/*&]|'(?!(?:s|m|d|ll|re|ve)\b)(?=\w\w)) (?:(?!n't\b)\w)+)*
+    | \S
+    """,
+    re.VERBOSE,
+)
+_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+_RESPELLED = {
+    '"': "''", "“": "``", "”": "''", "‘": "`", "’": "'", "«": "``", "»": "''", "…": "...",
+    "–": "--", "—": "--",
+    # brackets stay, as in the tool: it removes `-LRB-`, but only after everything is lower-case
+    "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
+}  # fmt: skip
+_SPLIT_WORDS = {
+    "cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta"),
+    "wanna": ("wan", "na"), "lemme": ("lem", "me"), "gimme": ("gim", "me"),
+}  # fmt: skip
+
+
+def tokenize(sentence: str) -> list[str]:
+    """A caption → lower-case Penn Treebank tokens without punctuation."""
+    tokens: list[str] = []
+    for word in _TOKEN.findall(sentence.lower().replace("’", "'")):
+        word = "--" if word.startswith("--") else "..." if word.startswith("..") else word
+        word = _RESPELLED.get(word, word)
+        if word not in _PUNCTUATION:
+            tokens.extend(_SPLIT_WORDS.get(word, (word.replace("/", r"\/").replace("*", r"\*"),)))
+    return tokens
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Corpus BLEU-1 to BLEU-4, each 0 to 1. Papineni et al. 2002, aclanthology P02-1040.
+
+    The brevity penalty takes for every caption the reference closest in length.
+    """
+    check_corpus(hypotheses, references)
+    hits, guesses = [0] * 4, [0] * 4
+    length = reference_length = 0
+    for hypothesis, several in _tokenized(hypotheses, references):
+        length += len(hypothesis)
+        reference_length += min(map(len, several), key=lambda n: (abs(n - len(hypothesis)), n))
+        for i, n in enumerate(ORDERS):
+            most: Ngrams = Counter()
+            for reference in several:
+                most |= _ngrams(reference, n)
+            counts = _ngrams(hypothesis, n)
+            hits[i] += (counts & most).total()
+            guesses[i] += counts.total()
+
+    # the tool's own guards against a division by zero, kept so that its numbers come out
+    tiny, small = 1e-15, 1e-9
+    ratio = (length + tiny) / (reference_length + small)
+    brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    product, scores = 1.0, []
+    for n, hit, guess in zip(ORDERS, hits, guesses, strict=True):
+        product *= (hit + tiny) / (guess + small)
+        scores.append(product ** (1 / n) * brevity)
+    return scores
+
+
+def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """CIDEr of a corpus, 0 to 10: n-grams weighted by how rare they are among the references.
+
+    Vedantam et al. 2015, arXiv 1411.5726, in the variant of the tool's `Cider`: counts are clipped
+    and a difference in length costs exp(−d² / 72). A corpus of one picture scores 0: nothing is rare.
+    """
+    check_corpus(hypotheses, references)
+    pairs = list(_tokenized(hypotheses, references))
+    pictures: list[Ngrams] = [Counter() for _ in ORDERS]  # n-gram → in how many pictures
+    for _, several in pairs:
+        for n, counter in zip(ORDERS, pictures, strict=True):
+            counter.update({ngram for reference in several for ngram in _ngrams(reference, n)})
+    log_pictures = math.log(len(pairs))
+
+    def weigh(tokens: list[str]) -> list[dict[tuple[str, ...], float]]:
+        return [
+            {
+                ngram: count * (log_pictures - math.log(max(1, counter[ngram])))
+                for ngram, count in _ngrams(tokens, n).items()
+            }
+            for n, counter in zip(ORDERS, pictures, strict=True)
+        ]
+
+    scores = []
+    for hypothesis, several in pairs:
+        ours = weigh(hypothesis)
+        score = 0.0
+        for reference in several:
+            # lengths are counted in bigrams, as the tool does
+            distance = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
+            likeness = sum(map(_clipped_cosine, ours, weigh(reference))) / len(ORDERS)
+            score += likeness * math.exp(-(distance**2) / 72)
+        scores.append(10 * score / len(several))
+    return sum(scores) / len(scores)
+
+
+def _clipped_cosine(
+    hypothesis: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]
+) -> float:
+    product = sum(
+        min(weight, reference[ngram]) * reference[ngram]
+        for ngram, weight in hypothesis.items()
+        if ngram in reference
+    )
+    norm = math.hypot(*hypothesis.values()) * math.hypot(*reference.values())
+    return product / norm if norm else product
+
+
+def _tokenized(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> Iterator[tuple[list[str], list[list[str]]]]:
+    for hypothesis, several in zip(hypotheses, references, strict=True):
+        yield tokenize(hypothesis), [tokenize(reference) for reference in several]
+
+
+def _ngrams(tokens: list[str], n: int) -> Ngrams:
+    return Counter(zip(*(tokens[i:] for i in range(n)), strict=False))

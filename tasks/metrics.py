@@ -1,0 +1,205 @@
+"""Metrics that are right over batches and ranks: sums and counts first, one division last."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+import sacrebleu
+import torch
+import torch.distributed
+from lightning import Trainer
+from torch import Tensor
+
+from data.batches import IGNORE
+
+Item = TypeVar("Item")
+Number = Tensor | float | int
+
+
+def every_rank(value: Item) -> list[Item]:
+    """The value that each rank gave, in rank order; all ranks must call it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Item] = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def gather(items: Sequence[tuple[int, Item]]) -> list[Item]:
+    """(index, item) pairs of every rank → the items of all ranks by index, each index once."""
+    by_index = {index: item for part in every_rank(list(items)) for index, item in part}
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def total(values: Tensor, trainer: Trainer | None) -> Tensor:
+    """The sum of `values` over the ranks of `trainer`, on the CPU; without a trainer, as it is."""
+    if trainer is None or trainer.world_size == 1:
+        return values.cpu()
+    summed = trainer.strategy.reduce(values.to(trainer.strategy.root_device), reduce_op="sum")
+    return torch.as_tensor(summed).cpu()
+
+
+class SumCount:
+    """A sum and a count by name, in float64, so that batches and ranks of unequal size weigh right.
+
+    `add` keeps its numbers on the device they come from: nothing waits for a GPU until the end.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}  # name → (2,): sum, count
+
+    def add(self, name: str, sum: Number, count: Number) -> None:
+        """Add a sum over `count` things (tokens, examples, frames) to `name`."""
+        device = sum.device if isinstance(sum, Tensor) else torch.device("cpu")
+        if device.type == "mps":  # has no float64
+            device = torch.device("cpu")
+        new = torch.stack([_double(sum, device), _double(count, device)])
+        old = self.values.get(name)
+        self.values[name] = new if old is None else old.to(device) + new
+
+    def totals(self, trainer: Trainer | None = None) -> dict[str, tuple[float, float]]:
+        """(sum, count) by name over all ranks; all ranks must call it."""
+        names = sorted(self.values)
+        if trainer is not None and trainer.world_size > 1:
+            # a rank that saw no batch has no names, and must still join in the same reduction
+            names = sorted({name for part in every_rank(names) for name in part})
+        if not names:
+            return {}
+        zero = torch.zeros(2, dtype=torch.float64)
+        rows = torch.stack([self.values.get(name, zero).cpu() for name in names])
+        return {
+            name: (row[0], row[1])
+            for name, row in zip(names, total(rows, trainer).tolist(), strict=True)
+        }
+
+    def results(self, trainer: Trainer | None = None) -> dict[str, float]:
+        """sum / count by name over all ranks; nan where nothing was counted."""
+        totals = self.totals(trainer).items()
+        return {name: sum / count if count else math.nan for name, (sum, count) in totals}
+
+    def reset(self) -> None:
+        self.values = {}
+
+    def to_plain(self) -> dict[str, list[float]]:
+        """This rank's unfinished sums, for a checkpoint in the middle of an epoch."""
+        return {name: value.tolist() for name, value in self.values.items()}
+
+    def load_plain(self, plain: dict[str, list[float]]) -> None:
+        self.values = {k: torch.tensor(v, dtype=torch.float64) for k, v in plain.items()}
+
+
+def _double(value: Number, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device).to(torch.float64).reshape(())
+    return torch.tensor(value, dtype=torch.float64, device=device)
+
+
+class Confusion:
+    """Counts of (target, prediction) pairs of classes: accuracy and F1 of any number of batches."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, predictions: Tensor, targets: Tensor) -> None:
+        """Classes (...) and classes (...), IGNORE where nothing counts."""
+        kept = targets != IGNORE
+        pairs = targets[kept] * self.num_classes + predictions[kept]
+        new = torch.bincount(pairs, minlength=self.num_classes**2)
+        self.counts = self.counts.to(new.device) + new.view_as(self.counts)
+
+    def result(self, trainer: Trainer | None = None) -> Tensor:
+        """The matrix (targets, predictions) over all ranks; all ranks must call it."""
+        return total(self.counts, trainer)
+
+    def reset(self) -> None:
+        self.counts = torch.zeros_like(self.counts)
+
+
+def accuracy(confusion: Tensor) -> float:
+    """The share of right answers, 0 to 1; nan without any."""
+    return (confusion.diagonal().sum() / confusion.sum()).item()
+
+
+def macro_f1(confusion: Tensor) -> float:
+    """The mean over classes of 2·hits / (targets + predictions), 0 to 1.
+
+    Classes that neither occur nor were predicted do not count, as in scikit-learn.
+    """
+    mass = (confusion.sum(0) + confusion.sum(1)).double()
+    scores = 2 * confusion.diagonal().double() / mass
+    return scores[mass > 0].mean().item()
+
+
+def perplexity(nll_sum: float, token_count: float) -> float:
+    """exp of the mean negative log-likelihood (nats) a token; inf where that overflows."""
+    if not token_count:
+        return math.nan
+    mean = nll_sum / token_count
+    return math.exp(mean) if mean < 700 else math.inf
+
+
+def bits_per_character(nll_sum: float, character_count: float) -> float:
+    """The likelihood of the text (nats, over tokens of any kind) spread over its characters."""
+    return nll_sum / math.log(2) / character_count if character_count else math.nan
+
+
+def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """The share of hypotheses that equal one of their references, 0 to 1; outer space is free."""
+    check_corpus(hypotheses, references)
+    hits = sum(
+        hypothesis.strip() in {reference.strip() for reference in several}
+        for hypothesis, several in zip(hypotheses, references, strict=True)
+    )
+    return hits / len(hypotheses)
+
+
+class Score(NamedTuple):
+    """A sacreBLEU score and the signature that makes it comparable."""
+
+    score: float
+    signature: str
+
+
+Tokenizer = Literal["13a", "zh", "char", "intl"]
+
+
+def bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    tokenize: Tokenizer = "13a",
+    lowercase: bool = False,
+) -> Score:
+    """Corpus BLEU, 0 to 100. Post 2018, arXiv 1804.08771."""
+    metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase)
+    return _corpus_score(metric, hypotheses, references)
+
+
+def chrf(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, lowercase: bool = False
+) -> Score:
+    """Corpus chrF2, 0 to 100. Popović 2015, aclanthology W15-3049."""
+    return _corpus_score(sacrebleu.CHRF(lowercase=lowercase), hypotheses, references)
+
+
+def _corpus_score(
+    metric: sacrebleu.BLEU | sacrebleu.CHRF,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> Score:
+    check_corpus(hypotheses, references)
+    # sacreBLEU wants one list a reference number, with None where a sentence has fewer
+    most = max(len(several) for several in references)
+    columns = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    result = metric.corpus_score(list(hypotheses), columns)
+    return Score(result.score, f"{result.name}|{metric.get_signature().format()}")
+
+
+def check_corpus(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} lists of references")
+    if not hypotheses:
+        raise ValueError("a corpus metric needs at least one hypothesis")
+    if not all(references):
+        raise ValueError("every hypothesis needs at least one reference")
