@@ -1,7 +1,7 @@
 """BLEU and CIDEr of captions, number for number as the coco-caption tool gives them.
 
-Both take sentences as people write them and tokenise in the manner of the Penn Treebank, lower-cased
-and without punctuation: scores of differently tokenised captions cannot be compared.
+Both take sentences as people write them and tokenise in the manner of the Penn Treebank, in lower
+case and without punctuation: scores of differently tokenised captions cannot be compared.
 """
 
 import math
@@ -87,7 +87,7 @@ def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     """CIDEr of a corpus, 0 to 10: n-grams weighted by how rare they are among the references.
 
     Vedantam et al. 2015, arXiv 1411.5726, in the variant of the tool's `Cider`: counts are clipped
-    and a difference in length costs exp(−d² / 72). A corpus of one picture scores 0: nothing is rare.
+    and a difference in length costs exp(−d² / 72). One picture alone scores 0: nothing is rare.
     """
     check_corpus(hypotheses, references)
     pairs = list(_tokenized(hypotheses, references))

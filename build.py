@@ -1,0 +1,119 @@
+"""Config → objects: the one place that instantiates, and from allowed packages only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+import torch
+from lightning import Trainer
+from omegaconf import OmegaConf
+
+from data.base import DataModule
+from data.codec import Codec
+from data.spec import DataSpec
+from tasks.base import Task
+
+# A config may come from somebody else's checkpoint, so what it can name is a short list:
+# this project's packages and the parts of libraries that build networks and optimisers.
+ALLOWED = (
+    "models.", "tasks.", "data.", "torch.nn.", "torch.optim.", "lightning.Trainer",
+    "lightning.pytorch.callbacks.", "lightning.pytorch.strategies.", "lightning.pytorch.loggers.",
+)  # fmt: skip
+
+
+def check_targets(node: Any, where: str = "") -> None:
+    """Refuse a `_target_` outside `ALLOWED`. ValueError names the key and the target."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(ALLOWED):
+            raise ValueError(
+                f"{where or 'the config'} names {target!r}: only {', '.join(ALLOWED)} are built"
+            )
+        for key, value in node.items():
+            check_targets(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            check_targets(value, f"{where}[{i}]")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A composed config → resolved dictionaries, lists, strings and numbers."""
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return config  # type: ignore[no-any-return]
+
+
+def instantiate(node: Any) -> Any:
+    """What `node` describes; a TypeError about arguments becomes a ValueError naming the key."""
+    node = plain(node)
+    check_targets(node)
+    try:
+        return hydra.utils.instantiate(OmegaConf.create(node), _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__
+        raise ValueError(str(cause) if isinstance(cause, ValueError) else str(error)) from error
+
+
+def data(config: Any, codec: Codec | None = None) -> DataModule:
+    """The data module, prepared and opened; with `codec`, encoded as a trained model expects."""
+    module: DataModule = instantiate(config.data)
+    module.given_codec = codec
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Task:
+    """The task with its model, built for the data that `spec` and `codec` describe."""
+    settings = plain(config)
+    built: Task = instantiate({**settings["task"], "_partial_": True})(spec=spec, codec=codec)
+    built.record = {
+        "config": settings,
+        "spec": spec.to_plain(),
+        "codec": codec.to_plain(),
+        "fingerprint": fingerprint,
+    }
+    return built
+
+
+def trainer(config: Any) -> Trainer:
+    """The trainer with its callbacks and loggers, checked against what this machine has."""
+    settings = plain(config)
+    check_device(settings["trainer"])
+    callbacks = [c for c in (settings.get("callbacks") or {}).values() if c]
+    loggers = [c for c in (settings.get("logger") or {}).values() if c]
+    return instantiate({**settings["trainer"], "_partial_": True})(
+        callbacks=[instantiate(c) for c in callbacks],
+        logger=[instantiate(c) for c in loggers] or False,
+        precision=precision(settings["precision"], settings["trainer"]),
+    )
+
+
+def check_device(settings: Mapping[str, Any]) -> None:
+    """ValueError when the trainer asks for an accelerator that is not there."""
+    wanted = settings.get("accelerator", "auto")
+    if wanted in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"trainer.accelerator={wanted}: this machine has no GPU; use trainer=cpu")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("trainer.accelerator=mps: there is no Apple GPU here; use trainer=cpu")
+
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def precision(name: str, settings: Mapping[str, Any]) -> str:
+    """`auto` is bf16 autocast where processor or GPU has the instructions, else fp32."""
+    if name == "auto":
+        name = "bf16" if _has_bf16(settings.get("accelerator", "auto")) else "fp32"
+    if name not in PRECISIONS:
+        raise ValueError(f"precision={name}: choose auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def _has_bf16(accelerator: str) -> bool:
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return False
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # the emulated kernels on processors without the instructions are slower than fp32
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

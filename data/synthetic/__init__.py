@@ -1,0 +1,1 @@
+"""Embedded data: generated from a seed, or from what the interpreter and Babel already hold."""

@@ -1,0 +1,86 @@
+"""Learning-rate schedules: factories (optimizer, total_steps) → what Lightning steps."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+Schedule = dict[str, Any]  # Lightning's scheduler dictionary
+
+
+def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
+    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def _warm(step: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
+def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int = 0) -> Schedule:
+    """The same rate at every step, after a linear warm-up."""
+    return _by_step(optimizer, lambda step: _warm(step, warmup_steps))
+
+
+def cosine(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    warmup_steps: int = 0,
+    warmup_share: float = 0.0,
+    final: float = 0.0,
+) -> Schedule:
+    """Half a cosine from the full rate to `final` of it (Loshchilov and Hutter 2017, 1608.03983).
+
+    Warm-up is linear, over `warmup_steps` or over a share of all steps, whichever is more.
+    """
+    warmup = max(warmup_steps, int(warmup_share * total_steps))
+
+    def factor(step: int) -> float:
+        done = min(1.0, max(0, step - warmup) / max(1, total_steps - warmup))
+        return _warm(step, warmup) * (final + (1 - final) * (1 + math.cos(math.pi * done)) / 2)
+
+    return _by_step(optimizer, factor)
+
+
+def one_cycle(
+    optimizer: Optimizer, total_steps: int, *, rise: float = 0.3, start: float = 0.04
+) -> Schedule:
+    """Up in a cosine over the share `rise` of the steps, then down to nothing (Smith 2018,
+    arXiv 1803.09820)."""
+
+    def factor(step: int) -> float:
+        done = min(1.0, step / max(1, total_steps))
+        if done < rise:
+            return start + (1 - start) * (1 - math.cos(math.pi * done / rise)) / 2
+        return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+
+    return _by_step(optimizer, factor)
+
+
+def step(
+    optimizer: Optimizer, total_steps: int, *, start_share: float, every_share: float, decay: float
+) -> Schedule:
+    """Full rate for a share of the steps, then times `decay` for every further share
+    (Zaremba et al. 2014, arXiv 1409.2329, count in epochs)."""
+
+    def factor(at: int) -> float:
+        late = at / max(1, total_steps) - start_share
+        return decay ** max(0, math.floor(late / every_share) + 1) if late >= 0 else 1.0
+
+    return _by_step(optimizer, factor)
+
+
+def plateau(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    monitor: str,
+    mode: str,
+    decay: float = 0.25,
+    patience: int = 0,
+) -> Schedule:
+    """Times `decay` whenever `monitor` has not improved for more than `patience` epochs."""
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=decay, patience=patience)
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
