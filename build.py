@@ -1,15 +1,16 @@
 """Config → objects: the one place that instantiates, and from allowed packages only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from data.base import DataModule
-from data.codec import Codec
+from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from tasks.base import Task
 
@@ -74,6 +75,77 @@ def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Ta
         "fingerprint": fingerprint,
     }
     return built
+
+
+def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
+    """The task that a checkpoint describes, without its weights and without the data."""
+    spec = DataSpec.from_plain(record["spec"])
+    built = task(record["config"], spec, codec(record), record["fingerprint"])
+    return built
+
+
+def device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one. ValueError where the machine lacks what is asked for."""
+    if name == "auto":
+        gpu = "cuda" if torch.cuda.is_available() else "mps"
+        return torch.device(gpu if gpu == "cuda" or torch.backends.mps.is_available() else "cpu")
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device {name!r}: choose auto, cpu, cuda or mps")
+    if kind != "cpu":
+        check_device({"accelerator": kind})
+    return torch.device(name)
+
+
+def codec(record: Mapping[str, Any]) -> Codec:
+    """The codec that a checkpoint holds."""
+    return codec_from_plain(record["codec"])
+
+
+def choose_monitor(config: Any, spec: DataSpec) -> None:
+    """Put the task's own choice where `task.monitor` and `task.mode` are auto."""
+    kind = hydra.utils.get_class(config.task._target_)
+    kind.check(spec)
+    monitor, mode = kind.monitor_for(spec)
+    if config.task.monitor == "auto":
+        config.task.monitor = monitor
+        config.task.mode = mode if config.task.mode == "auto" else config.task.mode
+    elif config.task.mode == "auto":
+        lower = ("loss", "mse", "mae", "perplexity", "bits_per_character", "nll_per_frame")
+        config.task.mode = "min" if config.task.monitor.split("/")[-1] in lower else "max"
+
+
+def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[str]) -> Any:
+    """The composed config with the trained run's own task and data, and what the user overrode.
+
+    Where to run (trainer, loggers, paths, precision) is this command line's. ValueError where it
+    names another task, model or cell than the checkpoint's.
+    """
+    chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    for key in ("cell", "model", "optimizer", "scheduler"):
+        if not config.fit and any(k == key or k.startswith(f"{key}.") for k in chosen):
+            raise ValueError(f"{key}={chosen.get(key, '...')}: a checkpoint brings its own {key}")
+    own = stored["task"]["_target_"]
+    if "task" in chosen and config.task._target_ != own:
+        raise ValueError(f"task={chosen['task']}: the checkpoint is of {own}")
+    merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    base = OmegaConf.create(dict(stored))
+    kept = ["task", "optimizer", "scheduler", "model", "cell"]
+    if "data" not in chosen and "experiment" not in chosen:
+        kept += ["data", "tokenizer"]
+    for key in kept:
+        merged[key] = base[key]
+    merged.data.data_dir, merged.data.cache_dir = config.paths.data_dir, config.paths.cache_dir
+    for key in chosen:
+        if key.startswith(("task.", "data.")):
+            OmegaConf.update(merged, key, OmegaConf.select(config, key))
+    return merged
+
+
+def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that kept the best checkpoint, if it kept one."""
+    kept = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor]  # type: ignore[attr-defined]
+    return kept[0] if kept and kept[0].best_model_path else None
 
 
 def trainer(config: Any) -> Trainer:

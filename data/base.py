@@ -8,7 +8,7 @@ import shutil
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from data.sources import Loaded, Source, load
 from data.spec import DataSpec
 
 Report = dict[str, float | int | str]
+C = TypeVar("C", bound=Codec)
 
 
 class Example(NamedTuple):
@@ -67,6 +68,8 @@ class DataModule(LightningDataModule):
     hub_config: str | None = None
     revision: str | None = None
 
+    in_order: ClassVar[bool] = False  # rows go on from one another: splits are taken in order
+
     # fields that change no prepared array; where rows lie is told by `source_key`
     not_prepared: ClassVar[frozenset[str]] = frozenset(
         {"name", "cache_dir", "batch_size", "eval_batch_size", "num_workers"}
@@ -82,12 +85,14 @@ class DataModule(LightningDataModule):
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         self._prepared: Prepared | None = None
         self.fingerprint = ""
+        # of a trained model: set before the data is prepared, it is used in place of a new one
+        self.given_codec: Codec | None = None
 
     # What a kind of data overrides
 
     @abstractmethod
-    def columns(self) -> list[str]:
-        """The columns that must exist in every split."""
+    def columns(self) -> list[str] | None:
+        """The columns that must exist in every split; None: whatever there is."""
 
     @abstractmethod
     def prepare(self, rows: dict[str, Any]) -> Prepared:
@@ -130,7 +135,14 @@ class DataModule(LightningDataModule):
 
     def load(self) -> Loaded:
         """Raw rows of train, validation and test."""
-        return load(self.source(), columns=self.columns(), seed=self.split_seed)
+        return load(
+            self.source(), columns=self.columns(), seed=self.split_seed,
+            together=self.together(), in_order=self.in_order,
+        )  # fmt: skip
+
+    def together(self) -> str | None:
+        """The column whose equal rows belong in one split; None: found by looking."""
+        return None
 
     # What Lightning, the tasks and the scripts use
 
@@ -145,6 +157,15 @@ class DataModule(LightningDataModule):
     @property
     def codec(self) -> Codec:
         return self._ready().codec
+
+    def given(self, kind: type[C]) -> C | None:
+        """The trained model's codec, if there is one. ValueError where it is of another kind."""
+        if self.given_codec is not None and not isinstance(self.given_codec, kind):
+            raise ValueError(
+                f"the model was trained on data of kind {self.given_codec.kind}, but data "
+                f"{self.name!r} is of kind {kind.kind}: choose data of the model's kind"
+            )
+        return self.given_codec
 
     def report(self) -> Report:
         """Sizes, padding, what was cut, left out or unknown: what the log should say."""
@@ -218,6 +239,8 @@ class DataModule(LightningDataModule):
     def _limited(self, rows: Any) -> Any:
         if self.limit is None or self.limit >= len(rows):
             return rows
+        if self.in_order:
+            return rows.select(range(self.limit))
         # not the first ones: files are often sorted by label
         order = np.random.default_rng(self.split_seed).permutation(len(rows))
         return rows.select(sorted(order[: self.limit].tolist()))
@@ -241,7 +264,8 @@ class DataModule(LightningDataModule):
         code = hashlib.blake2b(digest_size=8)
         for file in sorted(Path(__file__).parent.rglob("*.py")):
             code.update(file.read_bytes())
-        key = [type(self).__name__, self.source_key(), settings, code.hexdigest()]
+        given = None if self.given_codec is None else self.given_codec.to_plain()
+        key = [type(self).__name__, self.source_key(), settings, code.hexdigest(), given]
         text = json.dumps(key, sort_keys=True, default=str)
         return (
             Path(self.cache_dir).expanduser()

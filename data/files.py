@@ -1,4 +1,4 @@
-"""One file of rows → a `datasets.Dataset`: CSV, TSV, JSON, JSON lines, Parquet, plain text; gz."""
+"""One file of rows → a `datasets.Dataset`: CSV, TSV, JSON (lines), Parquet, text; gz; MIDI."""
 
 import csv
 import gzip
@@ -13,18 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from datasets import Dataset
 
+from data.midi import LOWEST, read_midi
+
 _NUMBER = re.compile(
     r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN"
 )
-FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
+_FRAMES = pa.list_(pa.list_(pa.int64()))
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".mid", ".midi")
 
 
 def is_rows(file: Path) -> bool:
     return _format(file) in FORMATS
 
 
-def read_file(file: Path, columns: Sequence[str]) -> Dataset:
-    """The rows of a file, its other columns left out where the format allows.
+def read_file(file: Path, columns: Sequence[str] | None) -> Dataset:
+    """The rows of a file, its other columns (None: no others) left out where the format allows.
 
     CSV has no types: a column is of numbers where every cell is one or empty, else of strings,
     and then an empty cell or "NA" stays the string it is.
@@ -33,8 +36,13 @@ def read_file(file: Path, columns: Sequence[str]) -> Dataset:
     try:
         if kind == ".parquet":
             names = parquet.read_schema(file).names
-            wanted = [c for c in columns if c in names] if set(columns) <= set(names) else None
+            # with a column missing all are read, so that the report can name them
+            wanted = list(columns) if columns and set(columns) <= set(names) else None
             return Dataset(parquet.read_table(file, columns=wanted))
+        if kind in (".mid", ".midi"):
+            # one row: a piece of music as the keys of a piano, counted from 0, in each frame
+            frames = [[note - LOWEST for note in frame] for frame in read_midi(file)]
+            return Dataset(pa.table({"notes": pa.array([frames], _FRAMES)}))
         text = read_text(file)
         if kind in (".csv", ".tsv"):
             return Dataset(_read_csv(text, "\t" if kind == ".tsv" else None))

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import ClassLabel
 
 from data.base import Report
+from data.codec import Codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,18 @@ class Labels:
 
     @classmethod
     def of(
-        cls, rows: dict[str, Any], column: str, *, real: bool | None, sample: bool = False
+        cls,
+        rows: dict[str, Any],
+        column: str,
+        *,
+        real: bool | None,
+        sample: bool = False,
+        given: Codec | None = None,
     ) -> "Labels":
         """A column of each split. Training decides which classes there are, and the scale.
 
         `sample`: the rows are few of many, so other splits may show classes that training lacks.
+        `given`: a trained model's codec, which then decides instead.
         """
         values: dict[str, Sequence[Any]] = {k: part[column][:] for k, part in rows.items()}
         feature = rows["train"].features[column]
@@ -33,23 +41,26 @@ class Labels:
             for row, value in enumerate(part):
                 if value is None or value == "" or value != value:
                     raise ValueError(f"row {row} of {split} has no label in column {column!r}")
+        if given is not None:
+            real = given.labels is None
         if real is None:
             real = all(isinstance(v, float) for part in values.values() for v in part)
         if real:
-            return cls._real(values, column)
+            return cls._real(values, column, given)
         if isinstance(feature, ClassLabel):
             names = tuple(feature.names)
             values = {k: [class_name(v, names) for v in part] for k, part in values.items()}
         else:
             values = {k: [name_of(v) for v in part] for k, part in values.items()}
             names = class_names(values, sample=sample)
-        check_classes(names, values, column, sample=sample)
+        names = given.labels if given is not None and given.labels is not None else names
+        check_classes(names, values, column, sample=sample, given=given is not None)
         number = {name: i for i, name in enumerate(names)}
         targets = {k: np.array([number[v] for v in part], np.int64) for k, part in values.items()}
         return cls(targets=targets, names=names)
 
     @classmethod
-    def _real(cls, values: dict[str, Sequence[Any]], column: str) -> "Labels":
+    def _real(cls, values: dict[str, Sequence[Any]], column: str, given: Codec | None) -> "Labels":
         try:
             columns = {k: np.asarray(part, np.float64)[:, None] for k, part in values.items()}
         except (TypeError, ValueError) as error:
@@ -58,6 +69,8 @@ class Labels:
             ) from error
         mean, std = columns["train"].mean(0), columns["train"].std(0)
         std = np.where(std > 0, std, 1.0)
+        if given is not None:
+            mean, std = np.array(given.target_mean), np.array(given.target_std)
         targets = {k: ((part - mean) / std).astype(np.float32) for k, part in columns.items()}
         return cls(targets=targets, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
@@ -75,16 +88,28 @@ def class_names(values: Mapping[str, Sequence[str]], *, sample: bool) -> tuple[s
 
 
 def check_classes(
-    names: Sequence[str], values: Mapping[str, Sequence[str]], column: str, *, sample: bool
+    names: Sequence[str],
+    values: Mapping[str, Sequence[str]],
+    column: str,
+    *,
+    sample: bool,
+    given: bool = False,
 ) -> None:
+    """ValueError for a class that `names` lacks, or a column that cannot be classes.
+
+    `given`: the names are a trained model's, so these rows need not show two of them.
+    """
     known = set(names)
     for split, part in values.items():
         strange = sorted(set(part) - known, key=in_order)
         if strange:
             raise ValueError(
                 f"column {column!r} of {split} has the label {strange[0]!r}, which is not among "
-                f"the classes of training: {', '.join(names[:20])}"
+                f"the classes of {'the trained model' if given else 'training'}: "
+                f"{', '.join(names[:20])}"
             )
+    if given:
+        return
     if len(set(values["train"])) < 2:
         raise ValueError(
             f"every training row has the label {values['train'][0]!r} in column {column!r}: "

@@ -57,7 +57,8 @@ class PictureRows(DataModule):
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         rows = {k: _undecoded(part, self.image_column) for k, part in rows.items()}
-        size = tuple(self.size) if self.size else None
+        given = self.given(PictureRowsCodec)
+        size = given.size if given else tuple(self.size) if self.size else None
         pixels = {}
         for split, part in rows.items():
             pictures = []
@@ -67,12 +68,16 @@ class PictureRows(DataModule):
             pixels[split] = np.stack(pictures)
         assert size is not None
         labels = Labels.of(
-            rows, self.label_column, real=self.real_labels, sample=self.limit is not None
+            rows,
+            self.label_column,
+            real=self.real_labels,
+            sample=self.limit is not None,
+            given=given,
         )
         codec = PictureRowsCodec(
             size=(int(size[0]), int(size[1])),
-            mean=float(pixels["train"].mean()),
-            std=float(pixels["train"].std()) or 1.0,
+            mean=given.mean if given else float(pixels["train"].mean()),
+            std=given.std if given else float(pixels["train"].std()) or 1.0,
             labels=labels.names,
             target_mean=labels.mean,
             target_std=labels.std,

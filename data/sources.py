@@ -90,14 +90,22 @@ class Source:
         return str(self.root) if self.root is not None else f"{self.hub_id} (Hub)"
 
 
-def load(source: Source, *, columns: Sequence[str], seed: int) -> Loaded:
-    """Read the named columns of every split; carve out of train, by seed, what is missing."""
-    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
+def load(
+    source: Source,
+    *,
+    columns: Sequence[str] | None,
+    seed: int,
+    together: str | None = None,
+    in_order: bool = False,
+) -> Loaded:
+    """Read the named columns (None: all) of every split; `carve` out of train what is missing."""
+    named = list(columns or ())
+    twice = [column for i, column in enumerate(named) if column in named[:i]]
     if twice:
         raise ValueError(f"two of data.*_column are {twice[0]!r}: name two different columns")
     found = _read_local(source.root, columns) if source.root else _read_hub(source)
     for split, rows in found.items():
-        missing = [column for column in columns if column not in rows.column_names]
+        missing = [column for column in named if column not in rows.column_names]
         if missing:
             raise ValueError(
                 f"{source} ({split}) has no column {missing[0]!r}; there are: "
@@ -110,17 +118,34 @@ def load(source: Source, *, columns: Sequence[str], seed: int) -> Loaded:
             f"{source} has no train split; there is only {', '.join(found)}: "
             "name a file train.csv (or .jsonl, .parquet, .txt, ...)"
         )
-    return carve({k: rows.select_columns(list(columns)) for k, rows in found.items()}, seed=seed)
+    splits = {k: rows.select_columns(named) if named else rows for k, rows in found.items()}
+    return carve(splits, seed=seed, together=together, in_order=in_order)
 
 
-def carve(found: dict[str, Dataset], *, seed: int, share: float = 0.1) -> Loaded:
-    """Take a missing validation or test split out of train; equal rows stay on one side."""
+def carve(
+    found: dict[str, Dataset],
+    *,
+    seed: int,
+    share: float = 0.1,
+    together: str | None = None,
+    in_order: bool = False,
+) -> Loaded:
+    """Take a missing validation or test split out of train.
+
+    By seed, and rows that are equal in the column `together` (None: in the one that tells most
+    rows apart) stay on one side; or, where rows go on from one another (`in_order`), from the end.
+    """
     missing = [split for split in SPLITS if split not in found]
     if not missing:
         return Loaded({split: found[split] for split in SPLITS})
     train = found["train"]
-    keys = _equal_rows(train)
-    groups = np.random.default_rng(seed).permutation(keys.max() + 1)
+    if in_order:
+        keys, groups = np.arange(len(train)), np.arange(len(train))[::-1]
+        # the end of a text is its test
+        missing = missing[::-1]
+    else:
+        keys = _equal_rows(train, together)
+        groups = np.random.default_rng(seed).permutation(keys.max() + 1)
     each = max(1, round(share * len(groups)))
     if len(groups) <= each * len(missing):
         raise ValueError(
@@ -131,24 +156,28 @@ def carve(found: dict[str, Dataset], *, seed: int, share: float = 0.1) -> Loaded
     for split in missing:
         rows = np.flatnonzero(np.isin(keys, groups[start : start + each]))
         splits[split], start = train.select(rows), start + each
-        notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows by seed {seed}"
+        how = "from the end" if in_order else f"by seed {seed}"
+        notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows {how}"
     splits["train"] = train.select(np.flatnonzero(np.isin(keys, groups[start:])))
     return Loaded({split: splits[split] for split in SPLITS}, notes)
 
 
-def _equal_rows(rows: Dataset) -> np.ndarray:
+def _equal_rows(rows: Dataset, together: str | None) -> np.ndarray:
     """(N,) the same number for rows whose texts are the same (numbers do not tell rows apart)."""
     texts = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
     # a label says little: the column with most different values stands for the row
     different = {name: len(set(rows[name][:])) for name in texts}
-    if not different or max(different.values()) < 0.5 * len(rows):
+    if together in texts:
+        most = together
+    elif not different or max(different.values()) < 0.5 * len(rows):
         return np.arange(len(rows))
-    most = max(different, key=lambda name: different[name])
+    else:
+        most = max(different, key=lambda name: different[name])
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most][:]])
 
 
-def _read_local(root: Path, columns: Sequence[str]) -> dict[str, Dataset]:
+def _read_local(root: Path, columns: Sequence[str] | None) -> dict[str, Dataset]:
     if root.is_dir() and any((root / n).exists() for n in ("dataset_dict.json", "state.json")):
         return _read_saved(root)
     named: dict[str, list[Path]] = {}

@@ -62,7 +62,8 @@ class TaggedText(DataModule):
         return [self.tokens_column, self.tags_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        if self.tokenizer.kind != "words":
+        given = self.given(TaggedTextCodec)
+        if given is None and self.tokenizer.kind != "words":
             raise ValueError(
                 f"tagged text is words already: tokenizer={self.tokenizer.kind} does not fit; "
                 "use tokenizer=words or tokenizer=whitespace"
@@ -71,11 +72,13 @@ class TaggedText(DataModule):
         tags = {k: self._tags(part) for k, part in rows.items()}
         for split in rows:
             _check_lengths(split, tokens[split], tags[split])
-        inputs = self.tokenizer.train_on_tokens(tokens["train"])
+        inputs = given.inputs if given else self.tokenizer.train_on_tokens(tokens["train"])
+        assert inputs is not None
         flat = {k: list(chain.from_iterable(part)) for k, part in tags.items()}
         sample = self.limit is not None
-        names = class_names(flat, sample=sample)
-        check_classes(names, flat, self.tags_column, sample=sample)
+        given_names = given.labels if given else None
+        names = given_names or class_names(flat, sample=sample)
+        check_classes(names, flat, self.tags_column, sample=sample, given=given is not None)
         number = {name: i for i, name in enumerate(names)}
         # a sentence without words is one unknown word whose tag does not count
         ids = {k: Ragged.of([inputs.encode_tokens(row) or [UNK] for row in part])

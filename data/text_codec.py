@@ -161,7 +161,7 @@ class TextCodec:
             plain = (t if t.isascii() and not lower else normalise(t) for t in texts)
             rows = [self._characters(text) for text in plain]
         else:
-            for some in _chunks(texts, chunk):
+            for some in chunks(texts, chunk):
                 fast = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
                 rows += [np.asarray(encoding.ids, np.int32) for encoding in fast]
         encoded = Ragged.of(rows)
@@ -216,7 +216,7 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(plain))
 
 
-def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     some: list[str] = []
     for text in texts:
         some.append(text)

@@ -51,10 +51,16 @@ class TextLabels(DataModule):
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         texts = {split: as_texts(part[self.text_column]) for split, part in rows.items()}
+        given = self.given(TextLabelsCodec)
         labels = Labels.of(
-            rows, self.label_column, real=self.real_labels, sample=self.limit is not None
+            rows,
+            self.label_column,
+            real=self.real_labels,
+            sample=self.limit is not None,
+            given=given,
         )
-        inputs = self.tokenizer.train(texts["train"])
+        inputs = given.inputs if given else self.tokenizer.train(texts["train"])
+        assert inputs is not None
         ids = {split: encode_texts(inputs, part, None) for split, part in texts.items()}
         splits = {}
         for split, part in rows.items():

@@ -59,7 +59,12 @@ class TextPairs(DataModule):
         source, target = (
             {split: as_texts(part[name]) for split, part in rows.items()} for name in self.columns()
         )
-        inputs, outputs = self._codecs(source["train"], target["train"])
+        given = self.given(TextPairsCodec)
+        if given is not None:
+            inputs, outputs = given.inputs, given.outputs
+        else:
+            inputs, outputs = self._codecs(source["train"], target["train"])
+        assert inputs is not None and outputs is not None
         source_ids = {split: inputs.encode_batch(texts) for split, texts in source.items()}
         target_ids = {split: outputs.encode_batch(texts) for split, texts in target.items()}
         report: Report = {
@@ -85,7 +90,7 @@ class TextPairs(DataModule):
         spec = DataSpec(
             input_vocabulary=inputs.vocabulary,
             output_vocabulary=outputs.vocabulary,
-            shared_vocabulary=self.joint,
+            shared_vocabulary=inputs.symbols == outputs.symbols if given else self.joint,
         )
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 

@@ -1,0 +1,21 @@
+.PHONY: install check format test test-slow
+
+PYTHON ?= python
+
+install:
+	$(PYTHON) -m pip install -e '.[dev,zh]' -c constraints.txt
+
+check:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+test:
+	$(PYTHON) -m pytest -q -n 2
+
+test-slow:
+	$(PYTHON) -m pytest -q -n 2 -m slow

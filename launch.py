@@ -1,0 +1,122 @@
+"""The command line before torch is imported: quoting, one run directory on all ranks, plain errors."""
+
+import difflib
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def quote_plain_values(arguments: list[str]) -> list[str]:
+    """Put quotes around values that Hydra's grammar refuses, such as data.path=/a/数据."""
+    parser = OverridesParser.create()
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and not key.startswith("-"):
+            try:
+                parser.parse_override(argument)
+            except OverrideParseException:
+                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+                argument = f"{key}='{escaped}'"
+        quoted.append(argument)
+    return quoted
+
+
+def run_time() -> str:
+    """When the run began, for its directory's name: the same on all ranks of a run.
+
+    Lightning's own launcher passes the directory on. Under torchrun the ranks agree through its
+    store; under SLURM the job and step are the name.
+    """
+    now = time.strftime("%Y-%m-%d_%H-%M-%S") + f"-{time.time_ns() // 1_000_000 % 1000:03d}"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _agree(now)
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        parts = [os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+        return "slurm-" + "-".join(part for part in parts if part)
+    return now
+
+
+def _agree(now: str) -> str:
+    from torch.distributed import TCPStore
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    key = f"unroll/run_time/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return store.compare_set(key, "", now).decode()
+
+
+def describe(error: BaseException) -> str | None:
+    """A user's mistake in one message; None for what is not the user's."""
+    if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
+        return str(error)
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return None
+    if not str(error) and error.__cause__ is not None:
+        return f"{type(error.__cause__).__name__}: {error.__cause__}"
+    text = re.sub(r"\n(?:\s*\n)+", "\n", str(error)).strip()
+    missing = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        return _unknown(f"{group} {name!r}", group_names(group))
+    key = re.search(r"Could not override '([\w./@]+)'", text)
+    if key:
+        return _unknown_key(key[1])
+    return text
+
+
+def group_names(group: str) -> list[str]:
+    """What a config group holds."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    return sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+
+
+def _unknown_key(key: str) -> str:
+    *parents, last = key.split(".")
+    node: Any = _composed()
+    walked: list[str] = []
+    for part in parents:
+        if not isinstance(node, DictConfig) or part not in node:
+            last = part
+            break
+        node, walked = node[part], [*walked, part]
+    there = ".".join(walked)
+    options: Iterable[str] = (str(k) for k in node) if isinstance(node, DictConfig) else ()
+    if not walked:
+        options = {*options, *groups()} - {"hydra"}
+    place = f" below {there}" if there else ""
+    return _unknown(f"key {key!r}", sorted(options), f"{place}")
+
+
+def _composed() -> DictConfig:
+    """The config of this command line, without the keys that do not fit it."""
+    import sys
+
+    chosen = [a for a in sys.argv[1:] if re.match(r"\w+=", a) and a.split("=")[0] in groups()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            return compose("config", overrides=chosen)
+        except (HydraException, OmegaConfBaseException):
+            return OmegaConf.create()
+
+
+def _unknown(what: str, options: list[str], place: str = "") -> str:
+    name = re.search(r"'([^']*)'", what)
+    near = difflib.get_close_matches(name[1].split(".")[-1], options, n=1) if name else []
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no {what}{hint}; there are{place}: {', '.join(options)}"

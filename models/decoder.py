@@ -1,0 +1,213 @@
+"""The decoder that captions and translations share: a recurrent network that reads a memory."""
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Attention
+from models.dropout import Mask, apply_mask, draw_mask
+from models.embedding import Inputs
+from models.encoders.memory import KeyedMemory, Memory
+from models.recurrent import CellFactory
+from models.stack import Masks, RNNStack
+from models.state import State, leaves, map_state
+
+
+class DecoderOutput(NamedTuple):
+    """Without T where it is one step."""
+
+    hidden: Tensor  # (B, T, D): what the output head reads
+    attention: Tensor  # (B, T, S); S is 0 in a decoder without attention
+
+
+class DecoderMasks(NamedTuple):
+    """The masks of one sequence under variational dropout."""
+
+    inputs: Mask
+    stack: Masks
+    hidden: Mask
+
+
+class AttentionDecoder(nn.Module):
+    """Symbols so far and a memory → what the output head reads, `output_size` numbers a step.
+
+    A step is tanh(W [s; c]), s from the recurrent layers and c the context that s attends to (Luong
+    et al. 2015, arXiv 1508.04025), so that all steps of a known text are one call of the layers and
+    one of attention. With `input_feeding` each step also reads that of the step before, and
+    runs alone. With attention "none" the memory's summary is all there is: it starts the recurrent
+    layers (Vinyals et al. 2014, arXiv 1411.4555).
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        memory_size: int,
+        cell: CellFactory,
+        embedding_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        attention: str = "additive",
+        attention_size: int | None = None,
+        input_feeding: bool = False,
+        dropout: float = 0.0,
+        variational: bool = False,
+        residual: bool = False,
+        layer_norm: bool = False,
+        embedding_dropout: float = 0.0,
+        pad_id: int = 0,
+    ) -> None:
+        """`attention` is additive, general, dot or none; `dropout` falls between the layers and on
+        what the head reads.
+        """
+        super().__init__()
+        if input_feeding and attention == "none":
+            raise ValueError(
+                "input_feeding feeds back what was attended, but attention=none: set "
+                "input_feeding=false or attention=additive"
+            )
+        self.inputs = Inputs(
+            vocabulary_size=vocabulary_size,
+            input_features=None,
+            embedding_size=embedding_size,
+            pad_id=pad_id,
+            dropout=embedding_dropout,
+            variational=variational,
+        )
+        self.stack = RNNStack(
+            input_size=embedding_size + (hidden_size if input_feeding else 0),
+            hidden_size=hidden_size,
+            cell=cell,
+            num_layers=num_layers,
+            dropout=dropout,
+            variational=variational,
+            residual=residual,
+            layer_norm=layer_norm,
+        )
+        start = leaves(self.stack.initial_state(1))
+        self.filled_sizes = [start[index].numel() for index in self.stack.fillable]
+        # Where there is nothing to fill, the summary joins the symbol's vector at each step.
+        self.bridge = nn.Linear(memory_size, sum(self.filled_sizes) or embedding_size)
+        size = self.stack.output_size
+        self.attention: Attention | None = None
+        if attention != "none":
+            self.attention = Attention(
+                kind=attention,
+                query_size=size,
+                value_size=memory_size,
+                attention_size=attention_size,
+            )
+            self.combine = nn.Linear(size + memory_size, hidden_size, bias=False)
+            size = hidden_size
+        self.input_feeding = input_feeding
+        self.dropout = dropout
+        self.variational = variational
+        self.output_size = size
+
+    def prepare(self, memory: Memory | KeyedMemory) -> Memory | KeyedMemory:
+        """Add the keys that attention computes from a memory; decoding does so once a sentence."""
+        if self.attention is None or isinstance(memory, KeyedMemory):
+            return memory
+        keys = self.attention.prepare(memory.values)
+        return memory if keys is memory.values else KeyedMemory(*memory, keys)
+
+    def initial_state(self, memory: Memory | KeyedMemory) -> State:
+        """The state before the first symbol: tanh(W summary) in every leaf that may be filled."""
+        batch = memory.summary.size(0)
+        state = self.stack.initial_state(batch)
+        if self.filled_sizes:
+            flat = leaves(state)
+            parts = torch.tanh(self.bridge(memory.summary)).split(self.filled_sizes, dim=-1)
+            for index, part in zip(self.stack.fillable, parts, strict=True):
+                flat[index] = part.to(flat[index].dtype).reshape(flat[index].shape)
+            filled = iter(flat)
+            state = map_state(lambda _: next(filled), state)
+        if not self.input_feeding:
+            return state
+        return state, self.bridge.weight.new_zeros(batch, self.output_size)
+
+    def draw_masks(self, batch_size: int) -> DecoderMasks:
+        """The masks of one sequence, to be passed to `forward` or to each `step` of it."""
+        hidden = None
+        if self.training and self.variational and self.dropout > 0.0:
+            shape = (batch_size, self.output_size)
+            hidden = draw_mask(self.bridge.weight, shape, self.dropout)
+        return DecoderMasks(
+            self.inputs.draw_mask(batch_size), self.stack.draw_masks(batch_size), hidden
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Memory | KeyedMemory,
+        state: State | None = None,
+        masks: DecoderMasks | None = None,
+    ) -> tuple[DecoderOutput, State]:
+        """Read a known text: (B, T), memory → hidden (B, T, D), attention (B, T, S), state."""
+        masks = self.draw_masks(tokens.size(0)) if masks is None else masks
+        memory = self.prepare(memory)
+        state = self.initial_state(memory) if state is None else state
+        inputs = self._read(tokens, memory, masks)
+        if not self.input_feeding:
+            outputs, state = self.stack(inputs, state, masks=masks.stack)
+            return self._attend(outputs, memory, masks), state
+        steps = []
+        for step in inputs.unbind(1):
+            output, state = self._advance(step, state, memory, masks)
+            steps.append(output)
+        hidden, attention = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+        return DecoderOutput(hidden, attention), state
+
+    def step(
+        self,
+        token: Tensor,
+        state: State,
+        memory: Memory | KeyedMemory,
+        masks: DecoderMasks | None = None,
+    ) -> tuple[DecoderOutput, State]:
+        """Read one symbol, as `forward` does for T = 1: (B,) → hidden (B, D), attention (B, S)."""
+        if masks is None:
+            assert not (self.training and self.variational), (
+                "draw_masks once a sequence and pass them to each step"
+            )
+            masks = self.draw_masks(token.size(0))
+        memory = self.prepare(memory)
+        return self._advance(self._read(token, memory, masks), state, memory, masks)
+
+    def _read(self, tokens: Tensor, memory: Memory | KeyedMemory, masks: DecoderMasks) -> Tensor:
+        vectors: Tensor = self.inputs(tokens, masks.inputs)
+        if self.filled_sizes:
+            return vectors
+        summary: Tensor = self.bridge(memory.summary)
+        return vectors + (summary.unsqueeze(1) if vectors.dim() == 3 else summary)
+
+    def _advance(
+        self, inputs: Tensor, state: State, memory: Memory | KeyedMemory, masks: DecoderMasks
+    ) -> tuple[DecoderOutput, State]:
+        if not self.input_feeding:
+            outputs, state = self.stack.step(inputs, state, masks.stack)
+            return self._attend(outputs, memory, masks), state
+        stack_state, fed = cast(tuple[State, Tensor], state)
+        inputs = torch.cat([inputs, fed.to(inputs.dtype)], dim=-1)
+        outputs, stack_state = self.stack.step(inputs, stack_state, masks.stack)
+        output = self._attend(outputs, memory, masks)
+        return output, (stack_state, output.hidden.to(fed.dtype))
+
+    def _attend(
+        self, outputs: Tensor, memory: Memory | KeyedMemory, masks: DecoderMasks
+    ) -> DecoderOutput:
+        """(B, T, H), or one step (B, H)."""
+        if self.attention is None:
+            hidden, weights = outputs, outputs.new_zeros(*outputs.shape[:-1], 0)
+        else:
+            keys = memory.keys if isinstance(memory, KeyedMemory) else memory.values
+            context, weights = self.attention(outputs, keys, memory.values, memory.mask)
+            both = torch.cat([outputs, context.to(outputs.dtype)], dim=-1)
+            hidden = torch.tanh(self.combine(both))
+        if self.variational:
+            hidden = apply_mask(hidden, masks.hidden)
+        else:
+            hidden = F.dropout(hidden, self.dropout, self.training)
+        return DecoderOutput(hidden, weights)

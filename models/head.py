@@ -1,0 +1,184 @@
+"""The output layer: what a model's hidden vectors say, and what it costs to be wrong.
+
+A part of its own, so that another distribution replaces it without touching the model below.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 2**27  # logits held at a time: half a gigabyte in float32
+
+
+class Head(nn.Module):
+    """Hidden vectors (..., D) → numbers, and the loss of many positions as (sum, count)."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The layer's plain numbers: (..., D) → (..., V) logits or real values."""
+        raise NotImplementedError
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities in float32: (..., D) → (..., V)."""
+        raise NotImplementedError
+
+    def loss(
+        self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden (..., D), targets, mask (...), True or None where all count → sum, count.
+
+        Two float32 scalars, the sum with a gradient. What stands where the mask is False, target
+        or hidden vector, changes neither.
+        """
+        raise NotImplementedError
+
+
+class SoftmaxHead(Head):
+    """One of `num_outputs` classes or symbols; targets (...) are their ids, the loss is in nats.
+
+    `tied` shares the matrix of an embedding (Press and Wolf 2017, arXiv 1608.05859); where its
+    size is not `input_size`, a projection leads there. `label_smoothing` (Szegedy et al. 2016,
+    arXiv 1512.00567) spreads that share of each target over all classes, in training only, so
+    that a measured loss stays a likelihood.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        num_outputs: int,
+        bias: bool = True,
+        label_smoothing: float = 0.0,
+        tied: nn.Embedding | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(
+                f"label_smoothing is a share of at least 0 and below 1, got {label_smoothing}"
+            )
+        self.input_size = input_size
+        self.num_outputs = num_outputs
+        self.label_smoothing = label_smoothing
+        self.projection: nn.Module = nn.Identity()
+        size = input_size
+        if tied is not None:
+            if tied.num_embeddings != num_outputs:
+                raise ValueError(
+                    f"a tied output layer has a row for each symbol: the embedding has "
+                    f"{tied.num_embeddings}, the output {num_outputs}"
+                )
+            size = tied.embedding_dim
+            if size != input_size:
+                self.projection = nn.Linear(input_size, size, bias=False)
+        self.linear = nn.Linear(size, num_outputs, bias=bias)
+        if tied is not None:
+            self.linear.weight = tied.weight
+            if bias:
+                nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits (..., D) → (..., V), in the dtype of autocast."""
+        return self.linear(self.projection(hidden))  # type: ignore[no-any-return]
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        return F.log_softmax(full(self(hidden)), dim=-1)
+
+    def loss(
+        self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        rows, ids = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        if mask is None:
+            count = torch.full((), float(len(ids)), device=rows.device)
+        else:
+            chosen = mask.reshape(-1)
+            count = chosen.sum(dtype=torch.float32)
+            if mask.is_cuda:  # selecting rows would wait for the device: mark them instead
+                ids = ids.masked_fill(~chosen, -100)
+            elif not bool(chosen.all()):
+                rows, ids = rows[chosen], ids[chosen]
+        size = max(1, CHUNK // self.num_outputs)
+        if len(ids) <= size:
+            return self._nats(rows, ids), count
+        # Each chunk's logits are made again for its gradient, so that one chunk is held at a time.
+        parts = [
+            checkpoint(self._nats, part, some, use_reentrant=False)
+            for part, some in zip(rows.split(size), ids.split(size), strict=True)
+        ]
+        return torch.stack(parts).sum(), count
+
+    def _nats(self, rows: Tensor, ids: Tensor) -> Tensor:
+        smoothing = self.label_smoothing if self.training else 0.0
+        return F.cross_entropy(
+            full(self(rows)), ids, reduction="sum", label_smoothing=smoothing, ignore_index=-100
+        )
+
+
+class BernoulliHead(Head):
+    """Independent keys, on or off; targets (..., K) are 0 or 1.
+
+    The loss is the negative log-likelihood of whole frames: nats summed over the keys, and a count
+    of frames, as is usual for polyphonic music (Boulanger-Lewandowski et al. 2012, arXiv
+    1206.6392).
+    """
+
+    def __init__(self, *, input_size: int, keys: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.num_outputs = keys
+        self.linear = nn.Linear(input_size, keys)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits (..., D) → (..., K)."""
+        return self.linear(hidden)  # type: ignore[no-any-return]
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """The log-probability of each key being on, in float32: (..., D) → (..., K)."""
+        return F.logsigmoid(full(self(hidden)))
+
+    def loss(
+        self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        logits = full(self(hidden))
+        nats = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), reduction="none"
+        ).sum(-1)
+        return _masked_sum(nats, mask), _count(nats, mask)
+
+
+class RealHead(Head):
+    """Real numbers; targets (..., K). The loss is the squared error, its count that of numbers."""
+
+    def __init__(self, *, input_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.num_outputs = num_outputs
+        self.linear = nn.Linear(input_size, num_outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Values (..., D) → (..., K), in float32."""
+        return full(self.linear(hidden))
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        raise TypeError("real numbers have no log-probabilities here: call the head for its values")
+
+    def loss(
+        self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        values = self(hidden)
+        errors = (values - targets.to(values.dtype).reshape(values.shape)).square().sum(-1)
+        return _masked_sum(errors, mask), _count(errors, mask) * self.num_outputs
+
+
+def full(values: Tensor) -> Tensor:
+    """At least float32: sums over a vocabulary are not made in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _masked_sum(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values.sum() if mask is None else values.masked_fill(~mask, 0.0).sum()
+
+
+def _count(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.full((), float(values.numel()), device=values.device)
+    return mask.sum(dtype=torch.float32)

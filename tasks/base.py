@@ -1,0 +1,268 @@
+"""What every task shares: losses that are summed and counted, metrics, samples and checkpoints."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from data.codec import Codec
+from data.spec import DataSpec
+from tasks.loggers import log_picture, log_table
+from tasks.metrics import SumCount, total
+
+FORMAT = 1  # of the checkpoints; a later one may add keys, and must still read this
+SPLIT_OF = {"val": "validation", "test": "test"}
+
+
+class Table(NamedTuple):
+    """A few predictions beside their right answers."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(kw_only=True)
+class PredictOptions:
+    """How to predict; a task reads what concerns it."""
+
+    batch_size: int = 64
+    beam_size: int | None = None  # None: as the task was configured
+    length_penalty: float | None = None
+    n_best: int = 1
+    max_length: int | None = None  # symbols or frames to give at most
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "beam_size", "n_best", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+class Task(LightningModule):
+    """A model with its loss, its metrics, its samples and its optimiser, for one shape of RNN.
+
+    A shape says how a batch is scored (`loss`), what is counted in evaluation (`evaluate`), which
+    metrics that gives (`metrics`), and how raw input is answered (`predict`). The model is built
+    from the spec alone, so that a checkpoint opens without the data.
+    """
+
+    name: ClassVar[str]
+    starts_from_nothing: ClassVar[bool] = False  # whether it predicts without any input
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int,
+        samples: int,
+    ) -> None:
+        super().__init__()
+        if mode not in ("min", "max"):
+            raise ValueError(f"task.mode must be min or max, got {mode!r}")
+        self.spec, self.codec = spec, codec
+        self.monitor, self.mode, self.seed, self.samples = monitor, mode, seed, samples
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.record: dict[str, Any] = {}  # config, spec, codec, fingerprint, in plain data
+        self.sums = SumCount()
+        self.shown = Table([], [])  # of the latest evaluation
+        self.measured: dict[str, float] = {}  # the same, in full precision
+        self.chosen: set[int] = set()  # the examples that are shown
+        self._accumulated: Tensor | None = None
+        self._reference: Tensor | None = None
+
+    # What a shape says
+
+    @classmethod
+    @abstractmethod
+    def check(cls, spec: DataSpec) -> None:
+        """ValueError where this task cannot work on such data."""
+
+    @classmethod
+    @abstractmethod
+    def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
+        """The metric that chooses the best checkpoint, and whether its `min` or `max` is best."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The sum of the losses of a batch, and how many they are."""
+
+    @abstractmethod
+    def evaluate(self, batch: Any, split: str) -> None:
+        """Count what the metrics of a split need, into `self.sums` and the task's own."""
+
+    @abstractmethod
+    def metrics(self, split: str) -> dict[str, float]:
+        """The metrics of the evaluation that ends, the same on every rank."""
+
+    @abstractmethod
+    def count_tokens(self, batch: Any) -> int | Tensor:
+        """How many symbols, steps or pictures a batch trains on, for the throughput."""
+
+    @abstractmethod
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """Answers to raw inputs, in their order, as plain data."""
+
+    def begin_evaluation(self, split: str) -> None:
+        """Forget what the last evaluation counted."""
+
+    def table(self, split: str) -> Table:
+        """Samples of the evaluation that ends; called on rank zero."""
+        return Table([], [])
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        """Draw pictures into an existing folder; called on rank zero after the test."""
+        yield from ()
+
+    def initialise(self) -> None:
+        """Read pretrained vectors or weights: for a new run alone, never for a restored one."""
+
+    # Training: the sum of the losses over ranks and accumulated batches, divided by their number
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss, count = self.loss(batch)
+        with torch.no_grad():
+            self.log("train/loss", loss.detach() / count.clamp(min=1), prog_bar=True)
+            world = self.trainer.world_size
+            everything = self.count_over_ranks(count)
+        batches = self.trainer.accumulate_grad_batches
+        if batches == 1:
+            return loss * (world / everything)
+        # each batch is weighed as if it were as large as the first, and put right at the end
+        if self._accumulated is None:
+            self._accumulated, self._reference = torch.zeros_like(everything), everything
+        self._accumulated = self._accumulated + everything
+        assert self._reference is not None
+        return loss * (world * batches / self._reference)
+
+    def on_after_backward(self) -> None:
+        if self._accumulated is None or self.trainer.fit_loop._should_accumulate():
+            return
+        assert self._reference is not None
+        scale = self._reference / self._accumulated
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self._accumulated = self._reference = None
+
+    def count_over_ranks(self, count: Tensor) -> Tensor:
+        """A count of this rank → of all ranks, at least 1."""
+        if self.trainer.world_size > 1:
+            count = self.trainer.strategy.reduce(count.float(), reduce_op="sum")
+        return count.clamp(min=1)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # every batch has randomness of its own, so a resumed run needs no saved generator
+        place = self.trainer.fit_loop.epoch_loop.total_batch_idx * self.trainer.world_size
+        torch.manual_seed(self.seed * 1_000_003 + place + self.global_rank)
+
+    # Evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._begin("test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._end("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._end("test")
+
+    def _begin(self, split: str) -> None:
+        self.sums.reset()
+        self.chosen = self._choose(SPLIT_OF[split])
+        self.begin_evaluation(split)
+
+    def _choose(self, split: str) -> set[int]:
+        """The examples of a split that are shown: spread over it, the same ones every time."""
+        count = len(self.data.splits[split])
+        return set(range(0, count, max(1, count // max(1, self.samples)))[: self.samples])
+
+    def _end(self, split: str) -> None:
+        metrics = {f"{split}/{name}": value for name, value in self.metrics(split).items()}
+        self.measured = metrics
+        shown = {self.monitor, f"{split}/loss"}
+        for name, value in metrics.items():
+            self.log(name, value, prog_bar=name in shown)
+        if self.trainer.is_global_zero:
+            self.shown = self.table(split)
+            self._save_samples(split)
+
+    def on_test_end(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        folder = Path(self.trainer.default_root_dir) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.draw("test", folder):
+            log_picture(self.trainer.loggers, path.stem, path, self.global_step)
+
+    def _save_samples(self, split: str) -> None:
+        if not self.shown.rows:
+            return
+        log_table(
+            self.trainer.loggers, f"{split}/samples", *self.shown, step=self.trainer.global_step
+        )
+        path = Path(self.trainer.default_root_dir) / "samples" / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            for row in self.shown.rows:
+                sample = dict(zip(self.shown.columns, row, strict=True))
+                line = {"step": self.global_step, **sample}
+                file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, on the CPU."""
+        return total(values, self.trainer)
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    # Optimisation and checkpoints
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.dim() > 1]},
+            # biases and normalisations are not drawn towards zero
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        if self.scheduler is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        known = int(steps) if steps != float("inf") else 10**9
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, known)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["unroll"] = {"format": FORMAT, **self.record}
+
+
+def cast(module: nn.Module, precision: str) -> Any:
+    """The autocast context in which a task outside a trainer predicts as it was trained."""
+    device = next(module.parameters()).device.type
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device, dtype=dtype, enabled=dtype is not None)

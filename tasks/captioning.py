@@ -1,0 +1,164 @@
+"""One to many: a picture becomes a sentence."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batches import CaptionBatch
+from data.codec import Codec
+from data.spec import DataSpec
+from models.encoder_decoder import EncoderDecoder
+from models.encoders.memory import Memory
+from tasks import captioning_metrics, pictures
+from tasks.base import SPLIT_OF, PredictOptions
+from tasks.generation import Generation
+from tasks.metrics import exact_match
+from tasks.weights import read_backbone
+
+
+class Captioning(Generation):
+    """`bleu4` and `cider` as the coco-caption tool gives them, and `exact_match`.
+
+    What a frozen encoder sees in a picture never changes, so it is computed once and kept in
+    memory, up to `feature_memory` gigabytes (0: never). `weights` is a safetensors file of the
+    backbone; `torchvision` fetches torchvision's own (network); null leaves it untrained.
+    """
+
+    name = "captioning"
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., EncoderDecoder],
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int = 1,
+        samples: int = 8,
+        beam_size: int = 3,
+        val_beam_size: int = 1,
+        length_penalty: float = 1.0,
+        max_new_tokens: int = 40,
+        teacher_forcing: float = 1.0,
+        weights: str | None = None,
+        feature_memory: float = 4.0,
+    ) -> None:
+        super().__init__(
+            spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
+            scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
+            val_beam_size=val_beam_size, length_penalty=length_penalty,
+            max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
+        )  # fmt: skip
+        self.weights = weights
+        self.feature_memory = feature_memory
+        self.features: dict[str, Tensor] = {}  # of each split, (pictures, S, D)
+
+    @classmethod
+    def check(cls, spec: DataSpec) -> None:
+        if spec.picture_shape is None or spec.output_vocabulary is None:
+            raise ValueError(
+                f"task={cls.name} needs pictures with sentences, which this data does not have"
+            )
+
+    @classmethod
+    def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
+        return "val/bleu4", "max"
+
+    def initialise(self) -> None:
+        if self.weights is not None:
+            read_backbone(self.weights, self.model.encoder)
+
+    # What a frozen encoder sees is computed once
+
+    def on_fit_start(self) -> None:
+        self._remember("train", "validation")
+
+    def on_validation_start(self) -> None:
+        if not self.trainer.state.fn == "fit":
+            self._remember("validation")
+
+    def on_test_start(self) -> None:
+        self._remember("test")
+
+    def setup(self, stage: str) -> None:
+        # loaders are made after this: with features at hand they need no pictures
+        self.data.without_pictures = self._is_cacheable()
+
+    def _is_cacheable(self) -> bool:
+        encoder: Any = self.model.encoder
+        if not encoder.cacheable:
+            return False
+        count = sum(map(self._pictures, ("train", "validation", "test")))
+        numbers = encoder.grid**2 * encoder.output_size
+        return bool(count * numbers * 4 / 1e9 <= self.feature_memory)
+
+    def _pictures(self, split: str) -> int:
+        return len(self.data.splits[split].flat("pictures"))
+
+    @torch.no_grad()
+    def _remember(self, *splits: str) -> None:
+        if not self.data.without_pictures:
+            return
+        encoder: Any = self.model.encoder
+        for split in splits:
+            if split in self.features:
+                continue
+            self.print(f"computing the features of {self._pictures(split):,} pictures ({split})")
+            parts: list[Tensor] = []
+            for _, some in self.data.pictures(split):
+                with self.trainer.precision_plugin.forward_context():
+                    parts.append(encoder.features(some.to(self.device)).float().cpu())
+            self.features[split] = torch.cat(parts)
+
+    def encode(self, batch: CaptionBatch) -> Memory:
+        if not self.features:
+            return self.model.encode(batch.pictures)
+        stage = self.trainer.state.stage
+        split = {"train": "train", "validate": "validation"}.get(str(stage and stage.value), "test")
+        seen = self.features[split][batch.index.cpu()].to(self.device)
+        encoder: Any = self.model.encoder
+        return encoder.from_features(seen)  # type: ignore[no-any-return]
+
+    def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        return {
+            "bleu4": captioning_metrics.bleu(hypotheses, references)[3],
+            "cider": captioning_metrics.cider(hypotheses, references),
+            "exact_match": exact_match(hypotheses, references),
+        }
+
+    @torch.no_grad()
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        for place, (index, _) in enumerate(self.shown_pairs[:4]):
+            picture = self.data.example(SPLIT_OF[split], index).input
+            weights, written = self.look(picture)
+            if weights.size(1) == 0:
+                return  # a decoder without attention
+            path = folder / f"attention_{place + 1}.png"
+            pixels = np.asarray(picture.convert("RGB"))
+            pictures.attention_over_picture(pixels, weights, written, path)
+            yield path
+
+    def look(self, picture: Any) -> tuple[Tensor, list[str]]:
+        """A raw picture → attention (T, S) of its description, and the description's tokens."""
+        assert self.codec.outputs is not None
+        batch: Any = self.codec.batch([picture])
+        memory = self.model.encode(batch.pictures.to(self.device))
+        found = self.decode(memory, beam_size=self.beam_sizes["test"])
+        tokens = found.tokens[0, 0, : int(found.lengths[0, 0])]
+        return self.attention(memory, tokens), self.codec.outputs.tokens(tokens.tolist())
+
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """Pictures (PIL or paths) → {"text", "score"}."""
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(raw), options.batch_size):
+            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
+            memory = self.model.encode(batch.pictures.to(self.device))
+            answers += self.answers(memory, options)
+        return answers

@@ -1,0 +1,71 @@
+"""Checkpoints: found by run or file, opened without executing anything, checked before use."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.base import FORMAT, Task
+
+
+def find(place: str | Path) -> Path:
+    """A run's directory or a checkpoint's path → the checkpoint's path (a run: its best one)."""
+    path = Path(place).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give a run's directory or a .ckpt file{_near(path)}")
+    for name in ("checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"):
+        if (path / name).is_file():
+            return path / name
+    runs = sorted(str(p.parent.parent) for p in path.rglob("checkpoints/best.ckpt"))
+    there = f"; there are runs below it: {', '.join(runs[-5:])}" if runs else ""
+    raise ValueError(f"{path} holds no checkpoint (checkpoints/best.ckpt){there}")
+
+
+def read(place: str | Path) -> dict[str, Any]:
+    """The checkpoint of a run or file: plain data and tensors. ValueError says what is wrong."""
+    path = find(place)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read ({path.stat().st_size:,} bytes): it is cut short or no "
+            f"checkpoint of Unroll ({reason[:120]})"
+        ) from error
+    record = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
+    if not isinstance(record, dict) or not {"config", "spec", "codec"} <= record.keys():
+        raise ValueError(f"{path} is not a checkpoint of Unroll: it has no config, spec and codec")
+    if record["format"] > FORMAT:
+        raise ValueError(
+            f"{path} has format {record['format']}; this version of Unroll reads up to {FORMAT}"
+        )
+    checkpoint["path"] = str(path)
+    return checkpoint
+
+
+def restore(task: Task, checkpoint: dict[str, Any]) -> None:
+    """Put the weights into a task. ValueError names what does not fit."""
+    own, given = task.state_dict(), checkpoint["state_dict"]
+    where = checkpoint.get("path", "the checkpoint")
+    for key in own.keys() | given.keys():
+        if key not in own or key not in given:
+            side = "the model" if key in own else "the checkpoint"
+            raise ValueError(f"{where} does not fit the model: only {side} has {key}")
+        if own[key].shape != given[key].shape:
+            raise ValueError(
+                f"{where} does not fit the model: {key} has shape {tuple(given[key].shape)}, the "
+                f"model wants {tuple(own[key].shape)}"
+            )
+    task.load_state_dict(given)
+
+
+def _near(path: Path) -> str:
+    parent = next((p for p in path.absolute().parents if p.exists()), None)
+    if parent is None:
+        return ""
+    names = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))[:12]
+    return f" ({parent} holds: {', '.join(names) or 'nothing'})"

@@ -1,0 +1,86 @@
+"""Many to one: what a whole sequence says, as a class or a real number."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batches import IGNORE, SequenceBatch
+from data.codec import Codec
+from data.spec import DataSpec
+from models.classifier import Classifier
+from tasks.base import PredictOptions
+from tasks.labelling import Labelling
+
+
+class Classification(Labelling):
+    """Reads a sequence and answers once, at its end."""
+
+    name = "classification"
+    model: Classifier
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., Classifier],
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int = 1,
+        samples: int = 8,
+        vectors: str | None = None,
+    ) -> None:
+        super().__init__(
+            spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
+            scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
+        )  # fmt: skip
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        hidden = self.model(batch.inputs, batch.lengths).hidden
+        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+
+    def _mask(self, batch: SequenceBatch) -> Tensor:
+        """(B,) True where the answer is known."""
+        if self.real:
+            return torch.ones_like(batch.lengths, dtype=torch.bool)
+        return batch.targets != IGNORE
+
+    def evaluate(self, batch: SequenceBatch, split: str) -> None:
+        hidden = self.model(batch.inputs, batch.lengths).hidden
+        mask = self._mask(batch)
+        self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
+        outputs = self.model.head(hidden).float()
+        given, right = self.count_outputs(outputs, batch.targets, mask)
+        for row, index in enumerate(batch.index.tolist()):
+            if index in self.chosen:
+                self.answers.append((index, given[row].tolist(), right[row].tolist()))
+
+    def readable(self, answer: Any) -> str:
+        if self.spec.labels is not None:
+            return self.spec.labels[answer]
+        return ", ".join(f"{value:.4g}" for value in answer)
+
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """{"label", "scores": {label: probability}}, or {"value"} for a real-valued answer."""
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(raw), options.batch_size):
+            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
+            inputs, lengths = batch.inputs.to(self.device), batch.lengths.to(self.device)
+            outputs = self.model.head(self.model(inputs, lengths).hidden).float()
+            if self.real:
+                values = self.codec.restore(outputs).tolist()
+                answers += [{"value": v[0] if len(v) == 1 else v} for v in values]
+            else:
+                answers += [self._scored(row) for row in outputs.softmax(-1)]
+        return answers
+
+    def _scored(self, probabilities: Tensor) -> dict[str, Any]:
+        assert self.spec.labels is not None
+        values, order = probabilities.sort(descending=True)
+        names = [self.spec.labels[i] for i in order.tolist()]
+        scores = dict(zip(names, (round(v, 6) for v in values.tolist()), strict=True))
+        return {"label": names[0], "scores": scores}

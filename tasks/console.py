@@ -1,0 +1,60 @@
+"""What a run says on the terminal: what it reads, what it measured, a few samples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from tasks.base import Table
+
+_console = Console(highlight=False, soft_wrap=False)
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """A line, once over all ranks."""
+    print(text, flush=True)
+
+
+@rank_zero_only
+def show_report(name: str, report: Mapping[str, Any]) -> None:
+    """The data module's sizes and counts, on one or more lines."""
+    _console.print(f"{name}: " + ", ".join(f"{k} {_number(v)}" for k, v in report.items()))
+
+
+@rank_zero_only
+def show_metrics(metrics: Mapping[str, float], notes: list[str]) -> None:
+    """A table of the test's metrics, and the signatures of those that have one."""
+    table = RichTable(box=box.SIMPLE_HEAD, title="test", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    _console.print(table)
+    for note in notes:
+        _console.print(note, markup=False)
+
+
+@rank_zero_only
+def show_samples(samples: Table, most: int = 8, longest: int = 300) -> None:
+    """A few predictions beside what was right."""
+    if not samples.rows:
+        return
+    table = RichTable(box=box.SIMPLE_HEAD, title="samples", title_justify="left", show_lines=True)
+    for column in samples.columns:
+        table.add_column(column, overflow="fold")
+    for row in samples.rows[:most]:
+        texts = [str(cell) for cell in row]
+        table.add_row(*(_escaped(t[:longest] + "…" * (len(t) > longest)) for t in texts))
+    _console.print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

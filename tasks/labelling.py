@@ -1,0 +1,116 @@
+"""What classification and tagging share: a sequence in, classes or real numbers out."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batches import SequenceBatch
+from data.codec import Codec
+from data.spec import DataSpec
+from models.classifier import Classifier
+from models.tagger import Tagger
+from tasks import pictures
+from tasks.base import SPLIT_OF, Table, Task
+from tasks.metrics import Confusion, accuracy, macro_f1
+from tasks.vectors import read_vectors
+
+
+class Labelling(Task):
+    """`accuracy` and macro `f1` of classes, or `mse` and `mae` of real numbers in their own units."""
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., Classifier] | Callable[..., Tagger],
+        vectors: str | None,
+        **settings: Any,
+    ) -> None:
+        """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with."""
+        super().__init__(spec=spec, codec=codec, **settings)
+        self.check(spec)
+        vocabulary = spec.input_vocabulary
+        self.vectors = vectors
+        self.model = model(
+            vocabulary_size=vocabulary.size if vocabulary else None,
+            input_features=spec.input_features,
+            num_outputs=spec.num_outputs,
+            real=self.real,
+            pad_id=vocabulary.pad_id if vocabulary else 0,
+            unk_id=vocabulary.unk_id if vocabulary else None,
+        )
+        self.confusion = Confusion(num_classes=spec.num_outputs)
+        self.matrix = torch.zeros(0, 0)  # of the latest evaluation
+        self.answers: list[tuple[int, Any, Any]] = []  # index, given, right: a few, for the table
+
+    @property
+    def real(self) -> bool:
+        """Whether answers are real numbers."""
+        return self.spec.labels is None
+
+    @classmethod
+    def check(cls, spec: DataSpec) -> None:
+        reads = spec.input_vocabulary is not None or spec.input_features is not None
+        if not reads or spec.output_vocabulary is not None or spec.keys is not None:
+            raise ValueError(
+                f"task={cls.name} needs sequences with labels (classes or numbers), which this "
+                "data does not have"
+            )
+
+    @classmethod
+    def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
+        return ("val/mse", "min") if spec.labels is None else ("val/accuracy", "max")
+
+    def initialise(self) -> None:
+        if self.vectors is not None:
+            found = read_vectors(self.vectors, self.codec.inputs, self.model.inputs)
+            print(f"vectors for {found:.1%} of the vocabulary from {self.vectors}")
+
+    def begin_evaluation(self, split: str) -> None:
+        self.confusion.reset()
+        self.answers = []
+
+    def count_outputs(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Add raw outputs (..., V), targets and their mask (...) to the metrics → given, right."""
+        if not self.real:
+            given = outputs.argmax(-1)
+            self.confusion.add(given, targets)
+            return given, targets
+        given, right = self.codec.restore(outputs), self.codec.restore(targets.float())
+        errors = (given - right).masked_fill(~mask[..., None], 0.0)
+        count = mask.sum() * given.size(-1)
+        self.sums.add("mse", errors.square().sum(), count)
+        self.sums.add("mae", errors.abs().sum(), count)
+        return given, right
+
+    def metrics(self, split: str) -> dict[str, float]:
+        values = self.sums.results(self.trainer)
+        if not self.real:
+            self.matrix = self.confusion.result(self.trainer)
+            values |= {"accuracy": accuracy(self.matrix), "f1": macro_f1(self.matrix)}
+        return values
+
+    def table(self, split: str) -> Table:
+        rows = []
+        for index, given, right in self.answers:
+            example = self.data.example(SPLIT_OF[split], index)
+            text = example.input if isinstance(example.input, str) else f"example {index}"
+            rows.append([text, self.readable(given), self.readable(right)])
+        return Table(["input", "prediction", "target"], rows)
+
+    def readable(self, answer: Any) -> str:
+        """One example's answer, as a person reads it."""
+        raise NotImplementedError
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        if self.spec.labels is not None and len(self.spec.labels) <= 50:
+            path = folder / "confusion.png"
+            pictures.confusion(self.matrix, list(self.spec.labels), path)
+            yield path
+
+    def count_tokens(self, batch: SequenceBatch) -> Tensor:
+        return batch.lengths.sum()

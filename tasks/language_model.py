@@ -1,0 +1,229 @@
+"""Many to many, shifted by one: papers, programs and music, a symbol or a frame at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batches import StreamBatch
+from data.codec import Codec
+from data.midi import write_midi
+from data.spec import DataSpec
+from models.decoding import sample
+from models.language_model import LanguageModel as Model
+from models.state import State, detach, leaves, where_rows
+from tasks import pictures
+from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks.metrics import bits_per_character, perplexity
+
+NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+
+
+class LanguageModel(Task):
+    """`perplexity` and `bits_per_character` of text, `nll_per_frame` (nats) of music.
+
+    The state is carried from batch to batch along each stream, and gradients stop between them
+    (truncated back-propagation). It belongs to the task, apart for training and evaluation.
+    """
+
+    name = "language_model"
+    starts_from_nothing = True
+    model: Model
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., Model],
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int = 1,
+        samples: int = 2,
+        sample_length: int = 400,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> None:
+        """`samples` texts of `sample_length` symbols (or frames) are written after validation."""
+        super().__init__(
+            spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
+            scheduler=scheduler, seed=seed, samples=samples,
+        )  # fmt: skip
+        self.check(spec)
+        vocabulary = spec.input_vocabulary
+        self.sample_length = sample_length
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.model = model(
+            vocabulary_size=vocabulary.size if vocabulary else None,
+            keys=spec.keys,
+            pad_id=vocabulary.pad_id if vocabulary else 0,
+            unk_id=vocabulary.unk_id if vocabulary else None,
+        )
+        self.carried: dict[str, State] = {}
+
+    @property
+    def plays(self) -> bool:
+        """Whether it writes music rather than text."""
+        return self.spec.keys is not None
+
+    @classmethod
+    def check(cls, spec: DataSpec) -> None:
+        text = spec.input_vocabulary is not None and spec.output_vocabulary is not None
+        if spec.keys is None and not (text and spec.shared_vocabulary):
+            raise ValueError(
+                f"task={cls.name} needs running text or music, which this data does not have"
+            )
+
+    @classmethod
+    def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
+        # bits a character compare models of words, of characters and of BPE
+        return ("val/bits_per_character" if spec.keys is None else "val/nll_per_frame"), "min"
+
+    # Carried state
+
+    def run(self, batch: StreamBatch, split: str) -> Tensor:
+        """Hidden vectors (B, T, D) of a batch that goes on where the split's last one stopped."""
+        before = self.carried.get(split)
+        if before is not None:
+            rows = batch.start.size(0)
+            if leaves(before)[0].size(0) == rows:
+                before = where_rows(batch.start, self.model.initial_state(rows), before)
+            else:  # other rows: whole pieces of music, which all start anew
+                before = None
+        hidden, after = self.model(batch.inputs, before)
+        self.carried[split] = detach(after)
+        return hidden
+
+    def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
+        hidden = self.run(batch, "train")
+        return self.model.head.loss(hidden, batch.targets, batch.mask)
+
+    def on_train_epoch_start(self) -> None:
+        self.carried.pop("train", None)
+
+    def begin_evaluation(self, split: str) -> None:
+        self.carried.pop(split, None)
+
+    # Evaluation
+
+    def evaluate(self, batch: StreamBatch, split: str) -> None:
+        hidden = self.run(batch, split)
+        loss, count = self.model.head.loss(hidden, batch.targets, batch.mask)
+        self.sums.add("loss", loss, count)
+        self.sums.add("characters", (batch.characters * batch.mask).sum(), 1)
+
+    def metrics(self, split: str) -> dict[str, float]:
+        totals = self.sums.totals(self.trainer)
+        loss, count = totals["loss"]
+        if self.plays:
+            return {"loss": loss / count, "nll_per_frame": loss / count}
+        return {
+            "loss": loss / count,
+            "perplexity": perplexity(loss, count),
+            "bits_per_character": bits_per_character(loss, totals["characters"][0]),
+        }
+
+    def count_tokens(self, batch: StreamBatch) -> Tensor:
+        return batch.mask.sum()
+
+    def table(self, split: str) -> Table:
+        options = PredictOptions(
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed,
+            max_length=self.sample_length,
+        )  # fmt: skip
+        if self.plays:
+            # the opening of a piece that it did not train on, and what the model makes of it
+            pieces = [self.data.example(SPLIT_OF[split], i).input for i in range(self.samples)]
+            openings: list[Any] = [piece[:8] for piece in pieces]
+            self.pieces = [answer["frames"] for answer in self.predict(openings, options)]
+            rows: list[list[Any]] = [
+                [" ".join(map(_chord, frames[:24]))] for frames in self.pieces
+            ]
+            return Table(["music"], rows)
+        return Table(["text"], [[a["text"]] for a in self.predict([""] * self.samples, options)])
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        if not self.plays:
+            return
+        for place, frames in enumerate(self.pieces):
+            write_midi(frames, folder.parent / "samples" / f"music_{place + 1}.mid")
+            path = folder / f"piano_roll_{place + 1}.png"
+            pictures.piano_roll(frames, path)
+            yield path
+
+    # Prediction
+
+    @torch.no_grad()
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """Prompts → {"text"} with the prompt in front; or lists of frames → {"frames"}."""
+        was_training = self.training
+        self.eval()
+        try:
+            go_on = self._play if self.plays else self._write
+            return [go_on(prompt, options, options.seed + i) for i, prompt in enumerate(raw)]
+        finally:
+            self.train(was_training)
+
+    def _write(self, prompt: str, options: PredictOptions, seed: int) -> dict[str, Any]:
+        codec: Any = self.codec
+        vocabulary = self.spec.input_vocabulary
+        assert vocabulary is not None
+        ids = codec.inputs.encode(prompt)
+
+        def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
+            hidden, following = self.model.step(tokens, state)
+            return self.model.head.log_probs(hidden), following
+
+        found = sample(
+            step,
+            self.model.initial_state(1),
+            (),
+            prompt=torch.tensor([[codec.lead, *ids]], device=self.device),
+            max_new_tokens=options.max_length or self.sample_length,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            generator=torch.Generator(self.device).manual_seed(seed),
+            forbidden=tuple(
+                i for i in (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id) if i is not None
+            ),
+        )
+        written = found.tokens[0, 0, : int(found.lengths[0, 0])].tolist()
+        return {"text": codec.text([*ids, *written]), "prompt": prompt}
+
+    def _play(
+        self, opening: Sequence[Sequence[int]], options: PredictOptions, seed: int
+    ) -> dict[str, Any]:
+        codec: Any = self.codec
+        assert self.spec.keys is not None
+        generator = torch.Generator(self.device).manual_seed(seed)
+        state = self.model.initial_state(1)
+        frame = torch.zeros(1, self.spec.keys, device=self.device)
+        frames = [list(keys) for keys in opening]
+        given = codec.keys(opening).to(self.device) if len(opening) else frame[:0]
+        for place in range(len(opening) + (options.max_length or self.sample_length)):
+            hidden, state = self.model.step(frame, state)
+            if place < len(opening):
+                frame = given[place : place + 1]
+                continue
+            logits = self.model.head(hidden).float()
+            if options.temperature == 0:
+                frame = (logits > 0).float()
+            else:
+                on = (logits / options.temperature).sigmoid()
+                frame = torch.bernoulli(on, generator=generator)
+            frames.append(codec.notes(frame[0]))
+        return {"frames": frames}
+
+
+def _chord(frame: Sequence[int]) -> str:
+    return "+".join(_note(key) for key in frame) or "·"
+
+
+def _note(key: int) -> str:
+    return f"{NOTES[key % 12]}{key // 12 - 1}"

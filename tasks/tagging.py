@@ -1,0 +1,111 @@
+"""One output a step: a class (tags) or real numbers (signals, forecasts)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batches import IGNORE, SequenceBatch
+from data.codec import Codec
+from data.spec import DataSpec
+from models.tagger import Tagger
+from tasks import pictures
+from tasks.base import SPLIT_OF, PredictOptions
+from tasks.labelling import Labelling
+
+
+class Tagging(Labelling):
+    """Answers at every step, from that step and those before it (or both ways, where asked)."""
+
+    name = "tagging"
+    model: Tagger
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., Tagger],
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int = 1,
+        samples: int = 8,
+        vectors: str | None = None,
+    ) -> None:
+        super().__init__(
+            spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
+            scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
+        )  # fmt: skip
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        hidden, _ = self.model(batch.inputs, batch.lengths)
+        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+
+    def _mask(self, batch: SequenceBatch) -> Tensor:
+        """(B, T) True where an answer counts."""
+        if batch.targets.shape[:2] != batch.inputs.shape[:2]:
+            raise ValueError(
+                "task=tagging needs an answer a step, but this data has one a sequence: "
+                "use task=classification"
+            )
+        if not self.real:
+            return batch.targets != IGNORE
+        steps = torch.arange(batch.inputs.size(1), device=batch.lengths.device)
+        return steps < batch.lengths[:, None]
+
+    def evaluate(self, batch: SequenceBatch, split: str) -> None:
+        hidden, _ = self.model(batch.inputs, batch.lengths)
+        mask = self._mask(batch)
+        self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
+        outputs = self.model.head(hidden).float()
+        given, right = self.count_outputs(outputs, batch.targets, mask)
+        for row, index in enumerate(batch.index.tolist()):
+            if index in self.chosen:
+                n = int(batch.lengths[row])
+                self.answers.append((index, given[row, :n].tolist(), right[row, :n].tolist()))
+
+    def readable(self, answer: Any) -> str:
+        if self.spec.labels is not None:
+            return " ".join(self.spec.labels[value] for value in answer if value != IGNORE)
+        steps = [" ".join(f"{value:.2f}" for value in step) for step in answer[:12]]
+        return ", ".join(steps) + (", …" if len(answer) > 12 else "")
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        yield from super().draw(split, folder)
+        for place, (index, given, right) in enumerate(self.answers[:4]):
+            path = folder / f"predictions_{place + 1}.png"
+            if self.spec.labels is None:
+                pictures.series(given, right, path)
+            else:
+                words = self.words(self.data.example(SPLIT_OF[split], index).input)
+                names = [*self.spec.labels, ""]
+                wanted = [names[-1 if tag == IGNORE else tag] for tag in right]
+                pictures.tags(words[: len(given)], [names[tag] for tag in given], wanted, path)
+            yield path
+
+    def words(self, text: Any) -> list[str]:
+        """The units of a raw text that get an answer each."""
+        codec: Any = self.codec
+        return list(codec.words(text))
+
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """{"tokens", "tags"} of a text, or {"values": a list a step} of a signal."""
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(raw), options.batch_size):
+            some = raw[start : start + options.batch_size]
+            batch: Any = self.codec.batch(some)
+            lengths = batch.lengths.tolist()
+            hidden, _ = self.model(batch.inputs.to(self.device), batch.lengths.to(self.device))
+            outputs = self.model.head(hidden).float()
+            if self.spec.labels is None:
+                rows = self.codec.restore(outputs).tolist()
+                answers += [{"values": row[:n]} for row, n in zip(rows, lengths, strict=True)]
+                continue
+            for text, row, n in zip(some, outputs.argmax(-1).tolist(), lengths, strict=True):
+                tags = [self.spec.labels[tag] for tag in row[:n]]
+                answers.append({"tokens": self.words(text)[:n], "tags": tags})
+        return answers

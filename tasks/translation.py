@@ -1,0 +1,135 @@
+"""Many to many through attention: a text in one language, or form, becomes a text in another."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batches import PairBatch
+from data.codec import Codec
+from data.spec import DataSpec
+from models.encoder_decoder import EncoderDecoder
+from models.encoders.memory import Memory
+from tasks import pictures
+from tasks.base import SPLIT_OF, PredictOptions
+from tasks.generation import Generation
+from tasks.metrics import bleu, chrf, exact_match
+
+
+class Translation(Generation):
+    """`bleu` and `chrf` of detokenised output against raw references, and `exact_match`.
+
+    `bleu_tokenize`: sacreBLEU's tokenizer; auto is `zh` where most references are Chinese, else
+    `13a`. Where the codec lost case, references are lower-cased.
+    """
+
+    name = "translation"
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        codec: Codec,
+        model: Callable[..., EncoderDecoder],
+        monitor: str,
+        mode: str,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        seed: int = 1,
+        samples: int = 8,
+        beam_size: int = 5,
+        val_beam_size: int = 1,
+        length_penalty: float = 1.0,
+        max_new_tokens: int = 200,
+        teacher_forcing: float = 1.0,
+        bleu_tokenize: str = "auto",
+    ) -> None:
+        super().__init__(
+            spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
+            scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
+            val_beam_size=val_beam_size, length_penalty=length_penalty,
+            max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
+        )  # fmt: skip
+        options = ("auto", "13a", "zh", "char", "intl")
+        if bleu_tokenize not in options:
+            raise ValueError(f"task.bleu_tokenize={bleu_tokenize}: choose {', '.join(options)}")
+        self.bleu_tokenize = bleu_tokenize
+        self.signatures: list[str] = []
+
+    @classmethod
+    def check(cls, spec: DataSpec) -> None:
+        if spec.input_vocabulary is None or spec.output_vocabulary is None:
+            raise ValueError(f"task={cls.name} needs pairs of texts, which this data does not have")
+
+    @classmethod
+    def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
+        return "val/bleu", "max"
+
+    def encode(self, batch: PairBatch) -> Memory:
+        return self.model.encode(batch.source, batch.source_lengths)
+
+    def longest(self, memory: Memory) -> int:
+        # beyond this a text runs in circles; short sources still get room to unfold
+        return min(self.max_new_tokens, 3 * memory.mask.size(1) + 20)
+
+    def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        tokenize: Any = self.bleu_tokenize
+        if tokenize == "auto":
+            tokenize = "zh" if chinese(several[0] for several in references) else "13a"
+        lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
+        found = [
+            bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase),
+            chrf(hypotheses, references, lowercase=lowercase),
+        ]
+        self.signatures = [score.signature for score in found]
+        return {
+            "bleu": found[0].score,
+            "chrf": found[1].score,
+            "exact_match": exact_match(hypotheses, references),
+        }
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        inputs, outputs = self.codec.inputs, self.codec.outputs
+        assert inputs is not None and outputs is not None
+        for place, (index, _) in enumerate(self.shown_pairs[:4]):
+            source = self.data.example(SPLIT_OF[split], index).input
+            weights, read, written = self.alignment(source)
+            path = folder / f"attention_{place + 1}.png"
+            if weights.size(1) == 0:
+                return  # a decoder without attention
+            pictures.attention_over_text(weights, read, written, path)
+            yield path
+
+    @torch.no_grad()
+    def alignment(self, source: str) -> tuple[Tensor, list[str], list[str]]:
+        """A raw text → attention (T, S) of its translation, source tokens, target tokens."""
+        inputs, outputs = self.codec.inputs, self.codec.outputs
+        assert inputs is not None and outputs is not None
+        batch: Any = self.codec.batch([source])
+        memory = self.model.encode(
+            batch.source.to(self.device), batch.source_lengths.to(self.device)
+        )
+        found = self.decode(memory, beam_size=self.beam_sizes["test"])
+        tokens = found.tokens[0, 0, : int(found.lengths[0, 0])]
+        weights = self.attention(memory, tokens)
+        return weights, inputs.tokens(batch.source[0].tolist()), outputs.tokens(tokens.tolist())
+
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """{"text", "score"}: the score is the log-probability over length ** length_penalty."""
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(raw), options.batch_size):
+            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
+            memory = self.model.encode(
+                batch.source.to(self.device), batch.source_lengths.to(self.device)
+            )
+            answers += self.answers(memory, options)
+        return answers
+
+
+def chinese(texts: Iterator[str]) -> bool:
+    """Whether most letters of some texts are Chinese characters."""
+    sample = "".join(text for _, text in zip(range(200), texts, strict=False))
+    letters = [character for character in sample if character.isalpha()]
+    return sum("\u4e00" <= letter <= "\u9fff" for letter in letters) > 0.3 * max(1, len(letters))

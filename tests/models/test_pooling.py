@@ -1,0 +1,84 @@
+"""Pooling over time: pads change nothing, and each pooling is the plain thing it is called."""
+
+import pytest
+import torch
+
+from models.pooling import POOLINGS, build_pooling, valid_steps
+
+B, T, D = 4, 6, 4
+LENGTHS = torch.tensor([6, 3, 1, 0])
+MASK = valid_steps(LENGTHS, T)
+
+every_pooling = pytest.mark.parametrize("name", POOLINGS)
+both_directions = pytest.mark.parametrize("bidirectional", [False, True])
+
+
+def build(name: str, bidirectional: bool = False):
+    torch.manual_seed(0)
+    return build_pooling(name, input_size=D, bidirectional=bidirectional), torch.randn(B, T, D)
+
+
+@every_pooling
+@both_directions
+def test_pads_change_nothing_in_values_or_gradients(name, bidirectional) -> None:
+    pooling, outputs = build(name, bidirectional)
+    found = []
+    for fill, more in ((0.0, 0), (50.0, 3)):
+        inputs = outputs.masked_fill(~MASK[:, :, None], fill)
+        inputs = torch.cat([inputs, torch.full((B, more, D), 50.0)], 1).requires_grad_()
+        pooled, weights = pooling(inputs, valid_steps(LENGTHS, T + more))
+        gradients = torch.autograd.grad(pooled.pow(2).sum(), [inputs, *pooling.parameters()])
+        assert not gradients[0][~valid_steps(LENGTHS, T + more)].any()
+        parts = [pooled, gradients[0][:, :T], *gradients[1:]]
+        found.append(parts if weights is None else [*parts, weights[:, :T]])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@every_pooling
+@both_directions
+def test_a_row_is_pooled_as_it_would_be_alone_and_an_empty_one_is_zero(name, bidirectional) -> None:
+    pooling, outputs = build(name, bidirectional)
+    pooled, _ = pooling(outputs, MASK)
+    assert pooled.shape == (B, pooling.output_size)
+    for row, length in enumerate(LENGTHS[:3].tolist()):
+        rows = outputs[row : row + 1, :length]
+        alone, _ = pooling(rows, torch.ones(1, length, dtype=torch.bool))
+        torch.testing.assert_close(pooled[row], alone[0])
+    assert not pooled[3].any()
+
+
+def test_poolings_are_what_they_are_called() -> None:
+    outputs, length = build("last")[1], 3
+    row = outputs[1, :length]
+    expected = {
+        "last": row[-1],
+        "mean": row.mean(0),
+        "max": row.amax(0),
+        "mean_max": torch.cat([row.mean(0), row.amax(0)]),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(build(name)[0](outputs, MASK)[0][1], value)
+    both, _ = build("last", bidirectional=True)[0](outputs, MASK)
+    torch.testing.assert_close(both[1], torch.cat([row[-1, : D // 2], row[0, D // 2 :]]))
+
+
+def test_attention_weights_are_a_distribution_over_the_valid_steps() -> None:
+    pooling, outputs = build("attention")
+    pooled, weights = pooling(outputs, MASK)
+    torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert not weights[~MASK].any()
+    torch.testing.assert_close(pooled, (weights[:, :, None] * outputs).sum(1))
+
+
+@pytest.mark.parametrize("name", [name for name in POOLINGS if name != "last"])
+def test_all_but_the_last_state_are_blind_to_order(name) -> None:
+    pooling, outputs = build(name)
+    shuffled = outputs.clone()
+    shuffled[1, :3] = outputs[1, [2, 0, 1]]
+    torch.testing.assert_close(pooling(outputs, MASK)[0], pooling(shuffled, MASK)[0])
+
+
+def test_a_wrong_name_is_answered_with_the_names() -> None:
+    with pytest.raises(ValueError, match="mean_max.*'median'"):
+        build_pooling("median", input_size=D)

@@ -1,0 +1,154 @@
+"""Train, validate and test one task with one cell on one data set: see `python train.py --help`."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from launch import describe, quote_plain_values, run_time
+
+OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def main(config: DictConfig) -> float | None:
+    """Fit (unless fit=false) and test; returns the monitored metric of the best checkpoint."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        check_sweep(config)
+        return run(config)
+    try:
+        return run(config)
+    except ValueError as error:  # said here, before Hydra adds the whole command line to it
+        sys.exit(f"error: {error}")
+
+
+def run(config: DictConfig) -> float | None:
+    """One run: everything that may be refused is tried before any training."""
+    import lightning
+    import torch
+
+    import build
+
+    quiet()
+    from tasks import checkpoint as checkpoints
+    from tasks.console import say, show_metrics, show_report, show_samples
+    from tasks.loggers import log_config
+
+    torch.set_float32_matmul_precision("high")
+    build.check_device(config.trainer)
+    build.precision(config.precision, config.trainer)
+    if not config.fit and config.ckpt is None:
+        raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
+    checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
+    if checkpoint is not None:
+        config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+
+    codec = None if checkpoint is None else build.codec(checkpoint["unroll"])
+    data = build.data(config, codec)
+    build.choose_monitor(config, data.spec)
+    folder = Path(config.paths.run_dir)
+    show_report(config.data.name, data.report())
+    task = build.task(config, data.spec, data.codec, data.fingerprint)
+    if checkpoint is not None:
+        checkpoints.restore(task, checkpoint)
+    else:
+        task.initialise()
+    trainer = build.trainer(config)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(build.plain(config)), folder / "config.yaml")
+    log_config(trainer.loggers, {**build.plain(config), "data_report": data.report()})
+    say(f"run directory: {folder}")
+
+    value = None
+    if config.fit:
+        resume = None if checkpoint is None else checkpoint["path"]
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        best = build.best_checkpoint(trainer)
+        if best is not None:
+            trainer.strategy.barrier()
+            checkpoints.restore(task, checkpoints.read(best.best_model_path))
+            value = None if best.best_model_score is None else best.best_model_score.item()
+    trainer.test(task, datamodule=data, verbose=False)
+    metrics = task.measured
+    if value is None:
+        value = metrics.get(task.monitor.replace("val/", "test/", 1))
+    show_metrics(metrics, getattr(task, "signatures", []))
+    show_samples(task.shown)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    if trainer.is_global_zero:
+        result = {"run": str(folder), "monitor": task.monitor, "value": value, "test": metrics}
+        print(json.dumps(finite(result)), flush=True)
+    return value
+
+
+def overrides() -> list[str]:
+    """What the command line sets, apart from Hydra's own keys."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Under --multirun Lightning would start the whole sweep again in each process it launches."""
+    devices = config.trainer.devices
+    alone = devices in (1, "1", "auto") or "WORLD_SIZE" in os.environ or "SLURM_NTASKS" in os.environ
+    if not alone:
+        raise ValueError(
+            f"--multirun with trainer.devices={devices} would start a sweep in every process: "
+            "launch the processes yourself (torchrun --nproc-per-node ... train.py --multirun ...)"
+        )
+
+
+def quiet() -> None:
+    """Leave out what libraries say about themselves; warnings about the run stay."""
+    import logging
+    import warnings
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*is recommended to use `?sync_dist.*|.*sync_dist=True.*",
+        r".*smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*using `DistributedSampler` with the dataloaders.*|.*Using `DistributedSampler`.*",
+        r".*torch\.jit\.script.*|.*isinstance\(treespec, LeafSpec\).*",
+        r".*Detected call of `lr_scheduler\.step\(\)` before.*",
+        r".*Trying to infer the `batch_size`.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = quote_plain_values(sys.argv[1:])
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are described below
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except Exception as error:
+        message = describe(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")
