@@ -43,6 +43,10 @@ class Codec:
     def batch(self, raw: Sequence[Any]) -> NamedTuple:
         """Raw inputs without answers → the batch that the task predicts from."""
 
+    def parse(self, text: str) -> Any:
+        """A raw input as it is typed on a command line: a text itself, a path, numbers."""
+        return text
+
     def restore(self, values: Tensor) -> Tensor:
         """Real outputs or targets (..., K) in standard units → the data's own units."""
         if not self.target_mean:

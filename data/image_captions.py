@@ -4,24 +4,24 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from datasets import Image as ImageFeature
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from data.arrays import Split
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import CaptionBatch
 from data.codec import Codec, TokenizerSettings
+from data.pictures import colours, undecoded
 from data.spec import DataSpec
 from data.text_codec import BOS, EOS, UNK
-from data.text_pairs import cut, with_ends
+from data.text_labels import cut
+from data.text_pairs import with_ends
 
 # of ImageNet, on which the backbones were trained; any network may be fed so
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,7 +76,7 @@ class ImageCaptions(DataModule):
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         given = self.given(ImageCaptionsCodec)
         height, width = given.size if given else self.size
-        rows = {split: _undecoded(part, self.image_column) for split, part in rows.items()}
+        rows = {split: undecoded(part, self.image_column) for split, part in rows.items()}
         found = {split: self._grouped(split, part) for split, part in rows.items()}
         sentences = {k: [s for own in part.values() for s in own] for k, part in found.items()}
         codec = given or ImageCaptionsCodec(
@@ -189,34 +189,3 @@ class ImageCaptions(DataModule):
                 f"{lengths.min()} symbols"
             )
         return kept
-
-
-def colours(picture: Any, size: tuple[int, int], what: str) -> np.ndarray:
-    """A picture (PIL, path, array, or {"bytes", "path"} of a data set) → bytes (3, H, W)."""
-    height, width = size
-    try:
-        if isinstance(picture, dict):
-            raw = picture.get("bytes")
-            picture = Image.open(BytesIO(raw) if raw is not None else picture["path"])
-            picture.draft("RGB", (width, height))  # a big JPEG is decoded at a fraction
-        elif isinstance(picture, (str, Path)):
-            picture = Image.open(picture)
-            picture.draft("RGB", (width, height))
-        elif not isinstance(picture, Image.Image):
-            picture = Image.fromarray(np.asarray(picture, np.uint8))
-        picture = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ValueError(f"{what} is not a picture that can be read: {error}") from error
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture).transpose(2, 0, 1)
-
-
-def _undecoded(rows: Any, column: str) -> Any:
-    """Rows whose pictures are given as bytes or paths: an unreadable one can then be named."""
-    try:
-        return rows.cast_column(column, ImageFeature(decode=False))
-    except Exception as error:  # Arrow and datasets raise several kinds
-        raise ValueError(
-            f"column {column!r} holds no pictures, nor paths of pictures: {error}"
-        ) from error

@@ -124,7 +124,7 @@ class PianoRolls(DataModule):
         times = np.repeat(np.arange(len(frames)), [len(frame) for frame in frames])
         keys = np.array([key for frame in frames for key in frame], np.int64)
         keys += self.first_key - LOWEST
-        if len(keys) and not (0 <= keys.min() and keys.max() < KEYS):
+        if len(keys) and not (keys.min() >= 0 and keys.max() < KEYS):
             strange = keys[(keys < 0) | (keys >= KEYS)][0] + LOWEST
             raise ValueError(
                 f"{where} has the MIDI number {strange}; a piano's are {LOWEST} to {HIGHEST} "

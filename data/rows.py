@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Image as ImageFeature
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.arrays import Split
 from data.base import DataModule, Example, Prepared
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.labels import Labels
+from data.pictures import grey, undecoded
 from data.spec import DataSpec
 
 
@@ -56,7 +54,7 @@ class PictureRows(DataModule):
         return [self.image_column, self.label_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        rows = {k: _undecoded(part, self.image_column) for k, part in rows.items()}
+        rows = {k: undecoded(part, self.image_column) for k, part in rows.items()}
         given = self.given(PictureRowsCodec)
         size = given.size if given else tuple(self.size) if self.size else None
         pixels = {}
@@ -109,26 +107,3 @@ class PictureRows(DataModule):
             names[int(target)] if names is not None else f"{part.rows[index][self.label_column]}"
         )
         return Example(Image.fromarray(np.array(part.flat("pixels")[index])), [answer])
-
-
-def grey(picture: Any, size: tuple[int, ...] | None, what: str) -> np.ndarray:
-    """A picture (PIL, path, array, or {"bytes", "path"} of a data set) → bytes (H, W)."""
-    try:
-        if isinstance(picture, dict):
-            raw = picture.get("bytes")
-            picture = Image.open(BytesIO(raw) if raw is not None else picture["path"])
-        elif isinstance(picture, (str, Path)):
-            picture = Image.open(picture)
-        elif not isinstance(picture, Image.Image):
-            picture = Image.fromarray(np.asarray(picture, np.uint8))
-        picture = picture.convert("L")
-    except (UnidentifiedImageError, OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{what} is not a picture that can be read: {error}") from error
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
-
-
-def _undecoded(rows: Any, column: str) -> Any:
-    """Rows whose pictures are given as bytes or paths: an unreadable one can then be named."""
-    return rows.cast_column(column, ImageFeature(decode=False))

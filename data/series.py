@@ -100,18 +100,18 @@ class Series(DataModule):
             standard = codec.standard(np.where(np.isnan(table), codec.target_mean, table))
             stride = max(1, self.steps // 2) if split == "train" else self.steps
             windows = _windows(len(table) - horizon, self.steps, stride)
-            splits[split] = Split(arrays={"windows": windows, "values": standard})
+            splits[split] = Split(arrays={"examples": windows, "values": standard})
         spec = DataSpec(input_features=len(names), output_features=len(names))
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:
-        first, end = self.splits[split].flat("windows").T
+        first, end = self.splits[split].flat("examples").T
         return end - first
 
     def collate(self, split: str, indices: list[int]) -> SequenceBatch:
         values, codec = self.splits[split].flat("values"), self.codec
         assert isinstance(codec, SeriesCodec)
-        spans = [tuple(span) for span in self.splits[split].flat("windows")[indices].tolist()]
+        spans = [tuple(span) for span in self.splits[split].flat("examples")[indices].tolist()]
         ahead = codec.horizon
         inputs = Ragged.of([values[a:b] for a, b in spans], np.float32)
         targets = Ragged.of([values[a + ahead : b + ahead] for a, b in spans], np.float32)
@@ -123,7 +123,7 @@ class Series(DataModule):
         """Window `index` as rows of numbers in the data's own units, and the rows to forecast."""
         values, codec = self.splits[split].flat("values"), self.codec
         assert isinstance(codec, SeriesCodec)
-        first, end = self.splits[split].flat("windows")[index].tolist()
+        first, end = self.splits[split].flat("examples")[index].tolist()
         rows = values[first : end + codec.horizon].astype(np.float64)
         raw = rows * np.array(codec.target_std) + np.array(codec.target_mean)
         answers = ["/".join(f"{v:.6g}" for v in row) for row in raw[codec.horizon :]]

@@ -187,12 +187,13 @@ def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any,
         # not the fast way of `encode_batch`: that one does not say where the tokens lie
         encodings = iter(codec.tokenizer.encode_batch([p for pieces, _ in cut for p in pieces]))
         for text, (_, starts) in zip(some, cut, strict=True):
-            ids, ends = [], []
+            found: list[int] = []
+            places: list[int] = []
             for start, encoding in zip(starts, encodings, strict=False):
-                ids += encoding.ids
-                ends += [start + end for _, end in encoding.offsets]
-            known = [i if i >= len(SPECIALS) else UNK for i in ids]  # "<pad>" in a text is text
-            yield text, np.array(known, np.int64), np.array(ends, np.int64)
+                found += encoding.ids
+                places += [start + end for _, end in encoding.offsets]
+            known = [i if i >= len(SPECIALS) else UNK for i in found]  # "<pad>" in a text is text
+            yield text, np.array(known, np.int64), np.array(places, np.int64)
 
 
 def _pieces(text: str, least: int = 20_000) -> tuple[list[str], list[int]]:

@@ -102,7 +102,7 @@ class SoftmaxHead(Head):
         # Each chunk's logits are made again for its gradient, so that one chunk is held at a time.
         parts = [
             checkpoint(self._nats, part, some, use_reentrant=False)
-            for part, some in zip(rows.split(size), ids.split(size), strict=True)
+            for part, some in zip(torch.split(rows, size), torch.split(ids, size), strict=True)
         ]
         return torch.stack(parts).sum(), count
 

@@ -156,6 +156,7 @@ class Wandb(WandbLogger):
             mode=mode,
             settings=settings,
         )
+        self._wandb_init.pop("anonymous", None)  # wandb no longer knows it, and warns
 
     @property
     @rank_zero_experiment

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -18,6 +18,31 @@ class Generated(DataModule):
 
     The run's own `seed` does not change them: runs of different seeds are tested on the same rows.
     """
+
+    train_size: int
+    validation_size: int = 1000
+    test_size: int = 1000
+
+    not_prepared: ClassVar[frozenset[str]] = DataModule.not_prepared | {"seed"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split, size in self.sizes.items():
+            if size < 1:
+                raise ValueError(f"data.{split}_size must be at least 1, got {size}")
+        for name in ("path", "hub_id"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ValueError(
+                    f"data={self.name} is generated, so data.{name}={value} would not be read: "
+                    "choose a kind of data for files of your own, such as data=text_labels"
+                )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many rows each split gets."""
+        values = (self.train_size, self.validation_size, self.test_size)
+        return dict(zip(SPLITS, values, strict=True))
 
     @abstractmethod
     def generate(self) -> dict[str, Rows]:

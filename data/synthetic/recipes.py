@@ -43,23 +43,32 @@ def distractors() -> tuple[str, ...]:
 def generate_pairs(
     seed: int, count: int, *, min_steps: int = 10, max_steps: int = 30
 ) -> list[tuple[list[str], list[str]]]:
-    """`count` recipes that are not alike, each in the right order and in the wrong one."""
+    """`count` recipes of different bags of steps, each in the right order and in the wrong one."""
+    if min_steps < 3 or max_steps < min_steps:
+        raise ValueError(
+            "a recipe has two sauces and a last step, so data.min_steps must be at least 3 and "
+            f"data.max_steps no less: got {min_steps} and {max_steps}"
+        )
     random = np.random.default_rng(seed)
     seen: set[tuple[str, ...]] = set()
     pairs: list[tuple[list[str], list[str]]] = []
-    while len(pairs) < count:
-        steps = _filling(random, int(random.integers(min_steps, max_steps + 1)))
-        bag = tuple(sorted(steps))
-        if bag in seen:
-            continue
-        seen.add(bag)
+    for _ in range(20 * count):
+        if len(pairs) == count:
+            return pairs
+        right = _filling(random, int(random.integers(min_steps, max_steps + 1)))
         # any two places but the last one, which says the same in both
-        i, j = sorted(random.choice(len(steps) - 1, size=2, replace=False).tolist())
-        right, wrong = list(steps), list(steps)
+        i, j = sorted(random.choice(len(right) - 1, size=2, replace=False).tolist())
+        wrong = list(right)
         right[i], right[j] = FIRST, SECOND
         wrong[i], wrong[j] = SECOND, FIRST
-        pairs.append((right, wrong))
-    return pairs
+        bag = tuple(sorted(right))
+        if bag not in seen:
+            seen.add(bag)
+            pairs.append((right, wrong))
+    raise ValueError(
+        f"there are not {count} different recipes of {min_steps} to {max_steps} steps: raise "
+        "data.max_steps or lower data.train_size"
+    )
 
 
 def _filling(random: np.random.Generator, length: int) -> list[str]:
@@ -75,13 +84,13 @@ def split_pairs(
     seed: int, sizes: dict[str, int], *, min_steps: int, max_steps: int
 ) -> Iterator[tuple[str, list[str], bool]]:
     """(split, steps, whether the order is right), both members of a pair in one split."""
-    if min_steps < 3 or max_steps < min_steps:
-        raise ValueError(
-            f"a recipe needs at least 3 steps: got data.min_steps={min_steps} and "
-            f"data.max_steps={max_steps}"
-        )
-    pairs = generate_pairs(seed, sum(sizes.values()) // 2, min_steps=min_steps, max_steps=max_steps)
-    rest = iter(pairs)
+    for split, size in sizes.items():
+        if size % 2:
+            raise ValueError(
+                f"data.{split}_size must be even, got {size}: every recipe is there in both orders"
+            )
+    count = sum(sizes.values()) // 2
+    rest = iter(generate_pairs(seed, count, min_steps=min_steps, max_steps=max_steps))
     for split, size in sizes.items():
         for _ in range(size // 2):
             for steps, is_right in zip(next(rest), (True, False), strict=True):
@@ -93,18 +102,13 @@ class Recipes(Generated, TextLabels):
     """Texts such as "heat oil, add sauce A, chop onions, add sauce B, serve" with their label."""
 
     train_size: int = 6000
-    validation_size: int = 1000
-    test_size: int = 1000
     min_steps: int = 10
     max_steps: int = 30
 
     def generate(self) -> dict[str, Rows]:
-        sizes = dict(
-            zip(SPLITS, (self.train_size, self.validation_size, self.test_size), strict=True)
-        )
         rows: dict[str, Rows] = {split: [] for split in SPLITS}
         for split, steps, is_right in split_pairs(
-            self.split_seed, sizes, min_steps=self.min_steps, max_steps=self.max_steps
+            self.split_seed, self.sizes, min_steps=self.min_steps, max_steps=self.max_steps
         ):
             label = RIGHT if is_right else WRONG
             rows[split].append({self.text_column: ", ".join(steps), self.label_column: label})

@@ -270,6 +270,19 @@ def test_what_was_cut_stands_behind_what_ended() -> None:
     assert only.scores.item() == pytest.approx(-0.01)
 
 
+def test_what_ends_leaves_its_place_to_another_prefix() -> None:
+    """The end symbol comes first; the better of the prefixes to go on with stood third."""
+    log_probs = torch.full((1, 16, V, V), -math.inf)
+    log_probs[..., BOS, [EOS, 3, 4]] = torch.tensor([0.5, 0.3, 0.2]).log()
+    log_probs[..., 3, [EOS, 3, 4, 5]] = torch.tensor([0.1, 0.3, 0.3, 0.3]).log()
+    log_probs[..., 4, EOS] = 0.0
+    found = beam_search(
+        step, start(1), Tables(log_probs), beam_size=2, n_best=2, length_penalty=0.0, **OPTIONS
+    )
+    assert found.tokens.tolist() == [[[EOS, 0], [4, EOS]]]
+    torch.testing.assert_close(found.scores.exp(), torch.tensor([[0.5, 0.2]]))
+
+
 def test_where_there_are_fewer_hypotheses_than_asked_for_the_rest_is_empty() -> None:
     log_probs = torch.full((1, 16, V, V), -math.inf)
     log_probs[..., EOS] = 0.0

@@ -99,6 +99,14 @@ def test_a_large_loss_in_chunks_is_the_same(monkeypatch, smoothing) -> None:
     torch.testing.assert_close(run(), whole)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_marks_rows_instead_of_selecting_them_with_the_same_result() -> None:
+    head, hidden, targets = build("softmax")
+    expected = head.loss(hidden, targets, MASK)
+    found = head.cuda().loss(hidden.cuda(), targets.cuda(), MASK.cuda())
+    torch.testing.assert_close([part.cpu() for part in found], list(expected))
+
+
 @every_head
 def test_losses_and_probabilities_stay_in_float32_under_autocast(kind) -> None:
     head, hidden, targets = build(kind)

@@ -80,5 +80,5 @@ def test_all_but_the_last_state_are_blind_to_order(name) -> None:
 
 
 def test_a_wrong_name_is_answered_with_the_names() -> None:
-    with pytest.raises(ValueError, match="mean_max.*'median'"):
+    with pytest.raises(ValueError, match=r"mean_max.*'median'"):
         build_pooling("median", input_size=D)
