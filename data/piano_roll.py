@@ -1,7 +1,9 @@
 """Music as the keys of a piano that sound at each step."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from data.arrays import Ragged, Split
 from data.base import DataModule, Example, Prepared
 from data.batches import StreamBatch
 from data.codec import Codec
-from data.midi import HIGHEST, LOWEST
+from data.midi import HIGHEST, LOWEST, read_midi
 from data.spec import DataSpec
 
 KEYS = HIGHEST - LOWEST + 1  # 88
@@ -40,6 +42,19 @@ class PianoRollCodec(Codec, kind="piano_roll"):
     def notes(self, keys: Tensor) -> list[int]:
         """Keys (88,) on or off → sorted MIDI numbers."""
         return [key + LOWEST for key in torch.nonzero(keys > 0.5).flatten().tolist()]
+
+    def parse(self, text: str) -> list[list[int]]:
+        """The name of a MIDI file, or frames as JSON: "[[60, 64], [60]]"; nothing: no opening."""
+        if not text.strip():
+            return []
+        if not text.lstrip().startswith("["):
+            return read_midi(Path(text.strip()).expanduser())
+        try:
+            return [[int(note) for note in frame] for frame in json.loads(text)]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{text[:60]!r} is not a list of lists of MIDI numbers: {error}"
+            ) from error
 
     def batch(self, raw: Sequence[Frames]) -> StreamBatch:
         """Openings to go on from; the mask is True on real inputs, silence and then the frames."""

@@ -1,5 +1,6 @@
 """Numbers over time: forecast the next values of a table's columns."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,6 +26,18 @@ class SeriesCodec(Codec, kind="series"):
     def standard(self, values: np.ndarray) -> np.ndarray:
         mean, std = np.array(self.target_mean), np.array(self.target_std)
         return ((values - mean) / std).astype(np.float32)
+
+    def parse(self, text: str) -> list[list[float]]:
+        """Rows of numbers: "1 2; 3 4", lines in place of ";", commas in place of spaces."""
+        rows = [row for row in re.split(r"[;\n]", text) if row.strip()]
+        try:
+            table = [[float(v) for v in re.split(r"[\s,]+", row.strip(" ,"))] for row in rows]
+        except ValueError as error:
+            raise ValueError(f"{text[:60]!r} is not rows of numbers: {error}") from error
+        # one line of numbers of a series with one column: a number a step
+        if len(self.names) == 1 and len(table) == 1:
+            return [[value] for value in table[0]]
+        return table
 
     def batch(self, raw: Sequence[Any]) -> SequenceBatch:
         """Series, each (T, K) or, of one column, (T,) numbers → inputs to forecast from."""

@@ -123,8 +123,7 @@ class Captioning(Generation):
         stage = self.trainer.state.stage
         split = {"train": "train", "validate": "validation"}.get(str(stage and stage.value), "test")
         seen = self.features[split][batch.index.cpu()].to(self.device)
-        encoder: Any = self.model.encoder
-        return encoder.from_features(seen)  # type: ignore[no-any-return]
+        return self.model.encode_features(seen)
 
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         return {

@@ -137,7 +137,7 @@ def test_a_codec_of_another_kind_is_refused(make: Make, tmp_path: Path) -> None:
         seed=1, batch_size=2,
     )  # fmt: skip
     data.given_codec = SeriesCodec(names=("a",), target_mean=(0.0,), target_std=(1.0,))
-    with pytest.raises(ValueError, match="trained on data of kind series, .* of kind piano_roll"):
+    with pytest.raises(ValueError, match=r"trained on data of kind series, .* of kind piano_roll"):
         data.setup()
 
 
@@ -152,3 +152,13 @@ def test_real_music_loads_whole(folder: str, frames: int, tmp_path: Path) -> Non
         seed=1, batch_size=16, max_length=200,
     )  # fmt: skip
     assert data.report()["frames_train"] == frames and data.report()["padding"] < 0.1
+
+
+def test_openings_are_typed_as_a_file_or_as_frames(tmp_path: Path) -> None:
+    codec = PianoRollCodec()
+    write_midi(PIECES[0], tmp_path / "a.mid")
+    assert codec.parse(str(tmp_path / "a.mid")) == PIECES[0]
+    assert codec.parse("[[60, 64], []]") == [[60, 64], []] and codec.parse(" ") == []
+    for wrong in ("[60, 64]", "[[60"):
+        with pytest.raises(ValueError, match="is not a list of lists of MIDI numbers"):
+            codec.parse(wrong)

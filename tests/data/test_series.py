@@ -128,5 +128,15 @@ def test_tables_without_numbers_are_named(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no column holds numbers; there are: a"):
         make(words)
     holes = write(tmp_path / "b.csv", [(i, i if i < 20 else "") for i in range(30)], "a,b")
-    with pytest.raises(ValueError, match="column 'b' of .* has no value at all"):
+    with pytest.raises(ValueError, match=r"column 'b' of .* has no value at all"):
         make(holes)
+
+
+def test_numbers_are_typed_in_rows() -> None:
+    two = SeriesCodec(names=("a", "b"), target_mean=(0.0, 0.0), target_std=(1.0, 1.0))
+    one = SeriesCodec(names=("a",), target_mean=(0.0,), target_std=(1.0,))
+    for typed in ("1 2; 3 4.5", "1,2\n3,4.5\n", " 1, 2 ;3,  4.5;"):
+        assert two.parse(typed) == [[1, 2], [3, 4.5]]
+    assert one.parse("1 2 3") == one.parse("1;2;3") == [[1], [2], [3]]
+    with pytest.raises(ValueError, match="'1 two' is not rows of numbers"):
+        two.parse("1 two")

@@ -196,7 +196,7 @@ def test_a_given_codec_takes_the_place_of_a_new_one(make: Make, book: Path, tmp_
     assert again.fingerprint != new.fingerprint
     wrong = TextStreams(batch_size=2, tokenizer=WORDS, **settings)
     wrong.given_codec = TextLabelsCodec(inputs=trained.codec.inputs, labels=("a", "b"))
-    with pytest.raises(ValueError, match="trained on data of kind text_labels.*is of kind text:"):
+    with pytest.raises(ValueError, match=r"trained on data of kind text_labels.*is of kind text:"):
         wrong.setup()
 
 
@@ -220,7 +220,7 @@ def test_a_split_without_text_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     for split, text in {"train": "a b\nc\n", "valid": "a\n", "test": ""}.items():
         (tmp_path / "d" / f"{split}.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="test split of .* is empty"):
+    with pytest.raises(ValueError, match=r"test split of .* is empty"):
         make(tmp_path / "d")
     (tmp_path / "d" / "test.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(ValueError, match="the test split of data 'mine' holds no text"):
