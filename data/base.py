@@ -7,6 +7,7 @@ import os
 import shutil
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -260,17 +261,22 @@ class DataModule(LightningDataModule):
         }
         if type(self).load is DataModule.load:
             del settings["seed"]  # rows of files are the same for every seed
-        # the code that prepares is part of the key: an edited generator or kind is prepared anew
-        code = hashlib.blake2b(digest_size=8)
-        for file in sorted(Path(__file__).parent.rglob("*.py")):
-            code.update(file.read_bytes())
         given = None if self.given_codec is None else self.given_codec.to_plain()
-        key = [type(self).__name__, self.source_key(), settings, code.hexdigest(), given]
+        key = [type(self).__name__, self.source_key(), settings, code_version(), given]
         text = json.dumps(key, sort_keys=True, default=str)
         return (
             Path(self.cache_dir).expanduser()
             / f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
         )
+
+
+@cache
+def code_version() -> str:
+    """A hash of this package: data that an edited generator or kind made is prepared anew."""
+    code = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(file.read_bytes())
+    return code.hexdigest()
 
 
 class _Batches:
