@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +27,7 @@ def quote_plain_values(arguments: list[str]) -> list[str]:
         if equals and not key.startswith("-"):
             try:
                 parser.parse_override(argument)
-            except OverrideParseException:
+            except HydraException:
                 escaped = value.replace("\\", "\\\\").replace("'", "\\'")
                 argument = f"{key}='{escaped}'"
         quoted.append(argument)

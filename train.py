@@ -1,5 +1,6 @@
 """Train, validate and test one task with one cell on one data set: see `python train.py --help`."""
 
+import contextlib
 import json
 import math
 import os
@@ -27,6 +28,8 @@ def main(config: DictConfig) -> float | None:
     try:
         return run(config)
     except ValueError as error:  # said here, before Hydra adds the whole command line to it
+        with contextlib.suppress(OSError):
+            Path(config.paths.run_dir).rmdir()  # nothing was made of it
         sys.exit(f"error: {error}")
 
 

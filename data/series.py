@@ -114,7 +114,7 @@ class Series(DataModule):
             stride = max(1, self.steps // 2) if split == "train" else self.steps
             windows = _windows(len(table) - horizon, self.steps, stride)
             splits[split] = Split(arrays={"examples": windows, "values": standard})
-        spec = DataSpec(input_features=len(names), output_features=len(names))
+        spec = DataSpec(per_step=True, input_features=len(names), output_features=len(names))
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:

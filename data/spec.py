@@ -30,6 +30,7 @@ class DataSpec:
     output_vocabulary: Vocabulary | None = None
     labels: tuple[str, ...] | None = None
     output_features: int | None = None
+    per_step: bool = False  # an answer a step rather than one a sequence
     keys: int | None = None
     shared_vocabulary: bool = False  # input and output symbols are the same table
 

@@ -92,7 +92,7 @@ class TaggedText(DataModule):
         counts = text_report(texts, ids, most)
         report = {"classes": len(names), "vocabulary": inputs.vocabulary.size, **counts}
         codec = TaggedTextCodec(inputs=inputs, labels=names, max_length=most)
-        spec = DataSpec(input_vocabulary=inputs.vocabulary, labels=names)
+        spec = DataSpec(per_step=True, input_vocabulary=inputs.vocabulary, labels=names)
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:

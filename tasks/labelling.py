@@ -60,6 +60,10 @@ class Labelling(Task):
                 f"task={cls.name} needs sequences with labels (classes or numbers), which this "
                 "data does not have"
             )
+        other = "tagging" if spec.per_step else "classification"
+        if cls.name != other:
+            amount = "an answer a step" if spec.per_step else "one answer a sequence"
+            raise ValueError(f"task={cls.name}: this data has {amount}; use task={other}")
 
     @classmethod
     def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:

@@ -47,11 +47,6 @@ class Tagging(Labelling):
 
     def _mask(self, batch: SequenceBatch) -> Tensor:
         """(B, T) True where an answer counts."""
-        if batch.targets.shape[:2] != batch.inputs.shape[:2]:
-            raise ValueError(
-                "task=tagging needs an answer a step, but this data has one a sequence: "
-                "use task=classification"
-            )
         if not self.real:
             return batch.targets != IGNORE
         steps = torch.arange(batch.inputs.size(1), device=batch.lengths.device)

@@ -77,19 +77,19 @@ def run(tree: Path) -> Run:
 def test_it_shows_one_code_file_at_most_and_one_yaml_each() -> None:
     assert sorted(examples()) == [
         "configs/cell/mgu.yaml",
+        "configs/data/first_letter.yaml",
         "configs/data/my_reviews.yaml",
-        "configs/data/parity.yaml",
-        "configs/experiment/parity_mgu.yaml",
-        "data/synthetic/parity.py",
+        "configs/experiment/first_letter_mgu.yaml",
+        "data/synthetic/first_letter.py",
         "models/cells/mgu.py",
     ]
 
 
 def test_a_cell_a_data_set_and_an_experiment_are_there_at_once(run: Run) -> None:
-    found = json.loads(run("-c", TRY, "experiment=parity_mgu").splitlines()[-1])
-    assert found["name"] == "parity" and found["labels"] == ["even", "odd"]
+    found = json.loads(run("-c", TRY, "experiment=first_letter_mgu").splitlines()[-1])
+    assert found["name"] == "first_letter" and found["labels"] == list("abcd")
     assert "MGU" in found["kinds"] and found["learns"] and 0 < found["loss"] < 5
-    assert found["epochs"] == 30
+    assert found["epochs"] == 8
 
 
 @pytest.mark.slow
@@ -105,14 +105,14 @@ def test_files_of_ones_own_need_one_yaml_file(run: Run, tree: Path) -> None:
 
 @pytest.mark.slow
 def test_they_train_from_the_command_line(run: Run) -> None:
-    printed = run("train.py", "experiment=parity_mgu", "debug=fast", "trainer=cpu")
+    printed = run("train.py", "experiment=first_letter_mgu", "debug=fast", "trainer=cpu")
     result = json.loads(printed.splitlines()[-1])
     assert 0 <= result["test"]["test/accuracy"] <= 1
-    assert "parity-mgu" in result["run"]
+    assert "first_letter-mgu" in result["run"]
 
 
 @pytest.mark.slow
 def test_the_tests_hold_them_to_the_contracts_unasked(run: Run) -> None:
     several = ["tests/models/test_cells.py", "tests/test_configs.py", "tests/test_structure.py"]
-    printed = run("-m", "pytest", "-q", "-k", "mgu or parity or my_reviews", *several)
+    printed = run("-m", "pytest", "-q", "-k", "mgu or first_letter or my_reviews", *several)
     assert int(re.search(r"(\d+) passed", printed)[1]) >= 30  # type: ignore[index]

@@ -81,7 +81,7 @@ class Sine(Generated):
             split: Split(arrays={name: _column(part[name]) for name in (INPUT, TARGET)})
             for split, part in rows.items()
         }
-        spec = DataSpec(input_features=1, output_features=1)
+        spec = DataSpec(per_step=True, input_features=1, output_features=1)
         return Prepared(spec=spec, codec=codec, splits=splits)
 
     def lengths(self, split: str) -> np.ndarray:
