@@ -45,7 +45,7 @@ def learning_curves(csv: Path, path: Path) -> bool:
             for stage, label, colour in [("train", "training", QUIET), ("val", "validation", "C0")]:
                 if curve := panels[metric].get(stage):
                     steps, values = zip(*curve, strict=True)
-                    mark = "o" if len(steps) < 40 and stage == "val" or len(steps) == 1 else ""
+                    mark = "o" if len(steps) == 1 or (stage == "val" and len(steps) < 40) else ""
                     ax.plot(steps, values, color=colour, label=label, marker=mark, markersize=3)
             ax.set_title(metric)
             ax.set_xlabel("steps")
