@@ -27,6 +27,7 @@ PRIMARY = {
     for entry in yaml.safe_load((CONFIGS / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     if isinstance(entry, dict)
     for group, name in entry.items()
+    if not group.startswith("override ")
 }
 ABSENT = [
     kind

@@ -81,3 +81,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture(params=SMALL)
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def small(shape: str) -> list[str]:
+    """The overrides of a shape's small run, for a command line."""
+    return SMALL[shape]
