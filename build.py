@@ -80,8 +80,7 @@ def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Ta
 def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     """The task that a checkpoint describes, without its weights and without the data."""
     spec = DataSpec.from_plain(record["spec"])
-    built = task(record["config"], spec, codec(record), record["fingerprint"])
-    return built
+    return task(record["config"], spec, codec(record), record["fingerprint"])
 
 
 def device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""The command line before torch is imported: quoting, one run directory on all ranks, plain errors."""
+"""The command line before torch is imported: quoting, one directory a run, plain errors."""
 
 import difflib
 import os
@@ -86,12 +86,11 @@ def groups() -> list[str]:
 
 
 def _unknown_key(key: str) -> str:
-    *parents, last = key.split(".")
+    *parents, _ = key.split(".")
     node: Any = _composed()
     walked: list[str] = []
     for part in parents:
         if not isinstance(node, DictConfig) or part not in node:
-            last = part
             break
         node, walked = node[part], [*walked, part]
     there = ".".join(walked)

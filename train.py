@@ -107,7 +107,9 @@ def overrides() -> list[str]:
 def check_sweep(config: DictConfig) -> None:
     """Under --multirun Lightning would start the whole sweep again in each process it launches."""
     devices = config.trainer.devices
-    alone = devices in (1, "1", "auto") or "WORLD_SIZE" in os.environ or "SLURM_NTASKS" in os.environ
+    alone = (
+        devices in (1, "1", "auto") or "WORLD_SIZE" in os.environ or "SLURM_NTASKS" in os.environ
+    )
     if not alone:
         raise ValueError(
             f"--multirun with trainer.devices={devices} would start a sweep in every process: "

@@ -31,7 +31,16 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-VOCABULARY, SIZE, LAYERS, BATCH, STEPS, DROPOUT, CLIP, RATE = 10_000, 650, 2, 20, 35, 0.5, 0.25, 20.0
+VOCABULARY, SIZE, LAYERS, BATCH, STEPS, DROPOUT, CLIP, RATE = (
+    10_000,
+    650,
+    2,
+    20,
+    35,
+    0.5,
+    0.25,
+    20.0,
+)
 
 
 class PlainModel(nn.Module):
@@ -119,7 +128,11 @@ def words(folder: Path, tokens: int) -> None:
     names = [f"w{i}" for i in range(VOCABULARY - 4)]
     weights = [1 / (rank + 3) for rank in range(len(names))]
     text = draw.choices(names, weights, k=tokens)
-    for split, part in (("train", names + text), ("validation", text[:3000]), ("test", text[:3000])):
+    for split, part in (
+        ("train", names + text),
+        ("validation", text[:3000]),
+        ("test", text[:3000]),
+    ):
         lines = (" ".join(part[start : start + 20]) for start in range(0, len(part), 20))
         (folder / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
 
@@ -150,7 +163,9 @@ def composed(folder: Path, steps: int, precision: str) -> Any:
 def main() -> None:
     import build
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="batches a turn")
     parser.add_argument("--precision", default="auto", help="of Unroll; plain is always fp32")

@@ -78,7 +78,7 @@ class SoftmaxHead(Head):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (..., D) → (..., V), in the dtype of autocast."""
-        return self.linear(self.projection(hidden))  # type: ignore[no-any-return]
+        return self.linear(self.projection(hidden))
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         return F.log_softmax(full(self(hidden)), dim=-1)
@@ -129,7 +129,7 @@ class BernoulliHead(Head):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (..., D) → (..., K)."""
-        return self.linear(hidden)  # type: ignore[no-any-return]
+        return self.linear(hidden)
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """The log-probability of each key being on, in float32: (..., D) → (..., K)."""

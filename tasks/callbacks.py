@@ -17,7 +17,9 @@ from tasks.loggers import AppendingCSV, log_picture
 
 def _logs_now(trainer: Trainer) -> bool:
     """Whether the metrics of this batch reach the loggers: only then is a measurement worth it."""
-    return trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate()
+    return (
+        trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate()
+    )
 
 
 class Throughput(callbacks.Callback):

@@ -81,7 +81,7 @@ class Captioning(Generation):
         self._remember("train", "validation")
 
     def on_validation_start(self) -> None:
-        if not self.trainer.state.fn == "fit":
+        if self.trainer.state.fn != "fit":
             self._remember("validation")
 
     def on_test_start(self) -> None:

@@ -16,7 +16,9 @@ def find(place: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give a run's directory or a .ckpt file{_near(path)}")
+        raise ValueError(
+            f"{path} does not exist: give a run's directory or a .ckpt file{_near(path)}"
+        )
     for name in ("checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"):
         if (path / name).is_file():
             return path / name

@@ -53,7 +53,13 @@ def show_samples(samples: Table, most: int = 8, longest: int = 300) -> None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _escaped(text: str) -> str:

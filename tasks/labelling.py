@@ -19,7 +19,7 @@ from tasks.vectors import read_vectors
 
 
 class Labelling(Task):
-    """`accuracy` and macro `f1` of classes, or `mse` and `mae` of real numbers in their own units."""
+    """`accuracy` and macro `f1` of classes, or `mse` and `mae` of numbers in their own units."""
 
     def __init__(
         self,
@@ -78,7 +78,9 @@ class Labelling(Task):
         self.confusion.reset()
         self.answers = []
 
-    def count_outputs(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def count_outputs(
+        self, outputs: Tensor, targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Add raw outputs (..., V), targets and their mask (...) to the metrics → given, right."""
         if not self.real:
             given = outputs.argmax(-1)

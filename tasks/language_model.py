@@ -141,9 +141,7 @@ class LanguageModel(Task):
             pieces = [self.data.example(SPLIT_OF[split], i).input for i in range(self.samples)]
             openings: list[Any] = [piece[:8] for piece in pieces]
             self.pieces = [answer["frames"] for answer in self.predict(openings, options)]
-            rows: list[list[Any]] = [
-                [" ".join(map(_chord, frames[:24]))] for frames in self.pieces
-            ]
+            rows: list[list[Any]] = [[" ".join(map(_chord, frames[:24]))] for frames in self.pieces]
             return Table(["music"], rows)
         return Table(["text"], [[a["text"]] for a in self.predict([""] * self.samples, options)])
 
@@ -190,7 +188,9 @@ class LanguageModel(Task):
             top_p=options.top_p,
             generator=torch.Generator(self.device).manual_seed(seed),
             forbidden=tuple(
-                i for i in (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id) if i is not None
+                i
+                for i in (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id)
+                if i is not None
             ),
         )
         written = found.tokens[0, 0, : int(found.lengths[0, 0])].tolist()

@@ -49,11 +49,14 @@ def log_picture(
             method(name, [str(path)], step=step)
 
 
+BEFORE = "api.wandb.ai"
+
+
 class AppendingCSV(Logger):
     """`<folder>/metrics.csv`: a row a call, on disk at once; a resumed run goes on below.
 
     Columns come in the order in which they first appear, after `step` and `epoch`; a new one
-    rewrites the file. After a resume from an earlier step some steps stand twice: the later row holds.
+    rewrites the file. After a resume from an earlier step some steps stand twice: the later holds.
     """
 
     def __init__(self, *, folder: str) -> None:
@@ -229,7 +232,8 @@ def _has_netrc_key(server: str) -> bool:
     places = [os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"]
     path = next((place for place in places if place and Path(place).exists()), None)
     try:
-        found = netrc.netrc(str(path)).authenticators(urlsplit(server).netloc) if path else None
+        saved = netrc.netrc(str(path)).hosts if path else {}
     except (netrc.NetrcParseError, OSError):
         return False
-    return bool(found and found[2])
+    # wandb's default host has changed; it still reads a key that was saved for the one before
+    return any(saved.get(host, ("", "", ""))[2] for host in (urlsplit(server).netloc, BEFORE))

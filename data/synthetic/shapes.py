@@ -102,8 +102,8 @@ def draw_scene(scene: Scene, random: np.random.Generator) -> Image.Image:
 def place(random: np.random.Generator, *, upright: bool) -> tuple[Box, Box]:
     """Two boxes with a gap between them, side by side about the middle of the picture.
 
-    They are far less apart across the relation than along it. So near the middle, one of them
-    alone nearly tells the relation: a pair anywhere took small networks ten times as long to learn.
+    They are far less apart across the relation than along it. Near the middle, the place of one
+    of them nearly tells the relation, which a small network then learns from fewer pictures.
     """
     first, second = random.integers(15, 26, 2).tolist()  # sizes
     gap = int(random.integers(8, PICTURE - 2 - first - second + 1))

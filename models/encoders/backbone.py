@@ -124,7 +124,7 @@ def _cut(model: nn.Module, node: str, name: str) -> nn.Module:
 def _try(network: nn.Module, probe: Tensor, name: str) -> dict[str, object]:
     """Run one picture through, in evaluation mode."""
     try:
-        return network.eval()(probe)  # type: ignore[no-any-return]
+        return network.eval()(probe)
     except RuntimeError as error:
         raise ValueError(
             f"{name} cannot read pictures of {tuple(probe.shape[1:])} ({error}): use larger ones, "

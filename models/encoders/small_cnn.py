@@ -22,9 +22,11 @@ class SmallCNN(Encoder):
         *,
         picture_shape: Sequence[int],
         channels: Sequence[int] = (32, 64, 128),
+        context_layers: int = 2,
         groups: int = 8,
         dropout: float = 0.0,
     ) -> None:
+        """`context_layers` more convolutions at the last size let each field see far around it."""
         super().__init__()
         colours, *sides = picture_shape
         if not channels or min(sides) < 2 ** len(channels):
@@ -43,12 +45,22 @@ class SmallCNN(Encoder):
             ]
             before = after
         self.network = nn.Sequential(*levels)
+        self.context = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before + 2, before, kernel_size=3, padding=1, bias=False),
+                nn.GroupNorm(math.gcd(groups, before), before),
+                nn.ReLU(),
+            )
+            for _ in range(context_layers)
+        )
         self.dropout = nn.Dropout(dropout)
         self.output_size = before
 
     def forward(self, pictures: Tensor) -> Memory:
         """(B, C, H, W) → Memory with S = fields, row by row; the summary is their mean."""
         fields = self.network(torch.cat([pictures, _coordinates(pictures)], dim=1))
+        for layer in self.context:
+            fields = fields + layer(torch.cat([fields, _coordinates(fields)], dim=1))
         return open_memory(self.dropout(fields.flatten(2).transpose(1, 2)))
 
 

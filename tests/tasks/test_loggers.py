@@ -146,7 +146,6 @@ def test_wandb_is_offline_unless_there_is_a_key(
     assert loggers._mode() == "offline"
 
 
-@pytest.mark.xfail(reason="the key of an earlier wandb's host is not looked for yet", strict=True)
 def test_a_key_of_the_host_that_wandb_had_before_counts(fresh_wandb: Any) -> None:
     # wandb's own default host has changed; it still reads the key that was saved for this one
     give_key("api.wandb.ai")

@@ -54,4 +54,3 @@ def test_two_processes_train_and_test_every_shape(small: list[str], tmp_path: Pa
     assert again.returncode == 0, again.stdout + again.stderr
     one = json.loads(again.stdout.splitlines()[-1])["test"]
     assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
-
