@@ -192,6 +192,9 @@ class Task(LightningModule):
 
     def _begin(self, split: str) -> None:
         self.sums.reset()
+        if self.trainer.world_size > 1:  # what a normalisation has seen differs between ranks
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         self.chosen = self._choose(SPLIT_OF[split])
         self.begin_evaluation(split)
 

@@ -1,9 +1,9 @@
 """A sine wave in, its cosine out: at every step the answer depends on the steps before.
 
 One value of a sine says nothing about the sign of its slope, so a network without memory can only
-give the mean of both signs and keeps a squared error near one half. Two values and the period,
-which is another in every row, determine it: a recurrent network can bring the error near zero.
-Rows begin at phase zero with amplitude one, else their first answers could not be known.
+give the mean of both signs and keeps a squared error near one half. Two values determine period and
+amplitude, which are others in every row: a recurrent network can bring the error near zero. Rows
+begin at phase zero and the cosine has amplitude one, else the first answers could not be known.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from data.synthetic.generated import Generated, Rows
 INPUT, TARGET = "sine", "cosine"
 
 
-def wave(period: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sine and cosine (steps,) of a period in steps, from phase zero."""
+def wave(period: float, amplitude: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sine of an amplitude and cosine of amplitude one (steps,), from phase zero."""
     phase = 2 * np.pi * np.arange(steps) / period
-    return np.sin(phase), np.cos(phase)
+    return amplitude * np.sin(phase), np.cos(phase)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,6 +39,8 @@ class Sine(Generated):
     steps: int = 50
     min_period: float = 10.0
     max_period: float = 50.0
+    min_amplitude: float = 0.5
+    max_amplitude: float = 1.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +52,11 @@ class Sine(Generated):
                 f"a longer one) and data.max_period no less: got {self.min_period} and "
                 f"{self.max_period}"
             )
+        if not 0 < self.min_amplitude <= self.max_amplitude:
+            raise ValueError(
+                "data.min_amplitude must be above 0 and data.max_amplitude no less: got "
+                f"{self.min_amplitude} and {self.max_amplitude}"
+            )
 
     def columns(self) -> list[str]:
         return [INPUT, TARGET]
@@ -59,7 +66,9 @@ class Sine(Generated):
         rows: dict[str, Rows] = {}
         for split in SPLITS:
             periods = random.uniform(self.min_period, self.max_period, self.sizes[split])
-            waves = [wave(period, self.steps) for period in periods.tolist()]
+            heights = random.uniform(self.min_amplitude, self.max_amplitude, self.sizes[split])
+            pairs = zip(periods.tolist(), heights.tolist(), strict=True)
+            waves = [wave(period, height, self.steps) for period, height in pairs]
             rows[split] = [
                 {INPUT: sine.tolist(), TARGET: cosine.tolist()} for sine, cosine in waves
             ]

@@ -1,6 +1,5 @@
 """A small convolutional network, trained from scratch with the decoder that reads it."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,17 +12,17 @@ class SmallCNN(Encoder):
     """Pictures (B, C, H, W) → Memory of one vector a field; each level halves height and width.
 
     Two more channels tell each pixel its row and column (Liu et al. 2018, arXiv 1807.03247), so
-    that what is attended also says where it is. Groups are normalised, not batches: a picture's
-    memory does not depend on the others (Wu and He 2018, arXiv 1803.08494).
+    that what is attended also says where it is. Batches are normalised (Ioffe and Szegedy 2015,
+    arXiv 1502.03167): with groups of channels instead, two shapes were not told apart after 1,000
+    steps where this took 500.
     """
 
     def __init__(
         self,
         *,
         picture_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64, 128),
+        channels: Sequence[int] = (16, 32, 64),
         context_layers: int = 2,
-        groups: int = 8,
         dropout: float = 0.0,
     ) -> None:
         """`context_layers` more convolutions at the last size let each field see far around it."""
@@ -40,7 +39,7 @@ class SmallCNN(Encoder):
             levels += [
                 nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
                 nn.MaxPool2d(2),  # first, so that the rest runs on a quarter
-                nn.GroupNorm(math.gcd(groups, after), after),
+                nn.BatchNorm2d(after),
                 nn.ReLU(),
             ]
             before = after
@@ -48,7 +47,7 @@ class SmallCNN(Encoder):
         self.context = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before + 2, before, kernel_size=3, padding=1, bias=False),
-                nn.GroupNorm(math.gcd(groups, before), before),
+                nn.BatchNorm2d(before),
                 nn.ReLU(),
             )
             for _ in range(context_layers)
