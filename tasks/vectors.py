@@ -42,7 +42,7 @@ def read_vectors(path: str, codec: TextCodec | None, inputs: Inputs) -> float:
                 more = lowered.get(word, [])
                 if number > 2 and not rows and not more:
                     continue
-                vector = [float(v) for v in numbers.split()]
+                vector = _numbers(numbers, path, number)
                 if len(vector) != width:
                     raise ValueError(
                         f"task.vectors={path}: line {number} holds {len(vector)} numbers, but "
@@ -60,6 +60,15 @@ def read_vectors(path: str, codec: TextCodec | None, inputs: Inputs) -> float:
         raise ValueError(f"task.vectors={path} has no vector for any word of the vocabulary")
     inputs.load_vectors(matrix, known)
     return known.float().mean().item()
+
+
+def _numbers(text: str, path: str, line: int) -> list[float]:
+    try:
+        return [float(value) for value in text.split()]
+    except ValueError as error:
+        raise ValueError(
+            f"task.vectors={path}: line {line} is not a word and its numbers ({error})"
+        ) from error
 
 
 def _open(file: Path) -> TextIO:
