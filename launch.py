@@ -34,6 +34,16 @@ def quote_plain_values(arguments: list[str]) -> list[str]:
     return quoted
 
 
+def place_tests(arguments: list[str]) -> list[str]:
+    """With fit=false, leave what the test makes below the tested run, unless told where."""
+    keys = {key: value for key, _, value in (a.partition("=") for a in arguments)}
+    run = Path(keys.get("ckpt", "").strip("'\""))
+    is_run = (run / "checkpoints").is_dir() or (run / "best.ckpt").is_file()
+    if keys.get("fit") != "false" or "hydra.run.dir" in keys or not is_run:
+        return arguments
+    return [*arguments, f"hydra.run.dir='{run}/tests/${{run_time:}}'"]
+
+
 def run_time() -> str:
     """When the run began, for its directory's name: the same on all ranks of a run.
 

@@ -17,7 +17,7 @@ from data.arrays import Split
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import CaptionBatch
 from data.codec import Codec, TokenizerSettings
-from data.pictures import colours, undecoded
+from data.pictures import called, colours, undecoded
 from data.spec import DataSpec
 from data.text_codec import BOS, EOS, UNK
 from data.text_labels import cut
@@ -34,7 +34,7 @@ class ImageCaptionsCodec(Codec, kind="image_captions"):
     size: tuple[int, int]  # height, width
 
     def batch(self, raw: Sequence[Any]) -> CaptionBatch:
-        pixels = [colours(picture, self.size, f"picture {i}") for i, picture in enumerate(raw)]
+        pixels = [colours(picture, self.size, called(picture, i)) for i, picture in enumerate(raw)]
         target = torch.tensor([[BOS, EOS]]).repeat(len(raw), 1)
         full = torch.full((len(raw),), 2)
         pictures = self.normalised(np.stack(pixels))

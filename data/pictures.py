@@ -19,6 +19,11 @@ def colours(picture: Any, size: tuple[int, int], what: str) -> np.ndarray:
     return np.asarray(_resized(_open(picture, "RGB", size, what), size)).transpose(2, 0, 1)
 
 
+def called(picture: Any, place: int) -> str:
+    """How an error names a picture that a user gave: by its path, else by its place."""
+    return str(picture) if isinstance(picture, (str, Path)) else f"picture {place}"
+
+
 def undecoded(rows: Any, column: str) -> Any:
     """Rows whose pictures are given as bytes or paths: an unreadable one can then be named."""
     try:

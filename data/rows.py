@@ -13,7 +13,7 @@ from data.base import DataModule, Example, Prepared
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.labels import Labels
-from data.pictures import grey, undecoded
+from data.pictures import called, grey, undecoded
 from data.spec import DataSpec
 
 
@@ -27,7 +27,7 @@ class PictureRowsCodec(Codec, kind="rows"):
 
     def batch(self, raw: Sequence[Any]) -> SequenceBatch:
         pixels = np.stack(
-            [grey(picture, self.size, f"picture {i}") for i, picture in enumerate(raw)]
+            [grey(picture, self.size, called(picture, i)) for i, picture in enumerate(raw)]
         )
         if self.labels is not None:
             targets = torch.full((len(raw),), IGNORE)

@@ -1,8 +1,8 @@
 """Draws docs/recipes.png, the README's first picture, from two runs:
 
-    python train.py trainer.val_check_interval=0.1 trainer.max_epochs=2
-    python train.py trainer.val_check_interval=0.1 trainer.max_epochs=2 cell=memoryless
-    python docs/draw_recipes.py RUN_WITH_MEMORY RUN_WITHOUT
+python train.py trainer.val_check_interval=0.1 trainer.max_epochs=2
+python train.py trainer.val_check_interval=0.1 trainer.max_epochs=2 cell=memoryless
+python docs/draw_recipes.py RUN_WITH_MEMORY RUN_WITHOUT
 """
 
 import csv
