@@ -48,14 +48,23 @@ class LanguageModel(Task):
         temperature: float = 0.8,
         top_k: int | None = None,
         top_p: float | None = None,
+        transpose: int = 0,
     ) -> None:
-        """`samples` texts of `sample_length` symbols (or frames) are written after validation."""
+        """`samples` texts of `sample_length` symbols (or frames) are written after validation.
+
+        `transpose`: in training a piece of music is moved up or down by as many semitones at most.
+        """
         super().__init__(
             spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
             scheduler=scheduler, seed=seed, samples=samples,
         )  # fmt: skip
         self.check(spec)
         vocabulary = spec.input_vocabulary
+        if transpose < 0 or (transpose and spec.keys is None):
+            raise ValueError(
+                f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
+            )
+        self.transpose = transpose
         self.sample_length = sample_length
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self.model = model(
@@ -100,8 +109,22 @@ class LanguageModel(Task):
         return hidden
 
     def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
+        if self.transpose and self.training:
+            batch = self.transposed(batch)
         hidden = self.run(batch, "train")
         return self.model.head.loss(hidden, batch.targets, batch.mask)
+
+    def transposed(self, batch: StreamBatch) -> StreamBatch:
+        """Move each row by a random number of semitones; keys beyond the piano are left out."""
+        rows, steps, keys = batch.inputs.shape
+        most, device = self.transpose, batch.inputs.device
+        shift = torch.randint(-most, most + 1, (rows, 1, 1), device=device)
+        source = torch.arange(keys, device=device) - shift  # (B, 1, K)
+        there = (source >= 0) & (source < keys)
+        source = source.clamp(0, keys - 1).expand(rows, steps, keys)
+        moved = (part.gather(2, source) * there for part in (batch.inputs, batch.targets))
+        inputs, targets = moved
+        return batch._replace(inputs=inputs, targets=targets)
 
     def on_train_epoch_start(self) -> None:
         self.carried.pop("train", None)

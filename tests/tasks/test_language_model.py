@@ -1,0 +1,40 @@
+"""What is the language model's own: perplexity of text, and music that is moved."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from data.batches import StreamBatch
+from tasks.language_model import LanguageModel
+
+
+def test_moved_music_keeps_its_intervals() -> None:
+    keys = torch.zeros(6, 4, 88)
+    keys[:, :, [30, 34, 37]] = 1
+    rest = torch.zeros(6, 4)
+    batch = StreamBatch(keys, keys.clone(), rest.bool(), torch.ones(6).bool(), rest)
+    torch.manual_seed(0)
+    task = LanguageModel.__new__(LanguageModel)
+    object.__setattr__(task, "transpose", 3)
+    moved = LanguageModel.transposed(task, batch)
+    lowest = moved.inputs.argmax(-1)
+    assert torch.equal(lowest, lowest[:, :1].expand_as(lowest))  # a piece moves as a whole
+    assert len(set(lowest[:, 0].tolist())) > 1 and (lowest - 30).abs().max() <= 3
+    for row, low in enumerate(lowest[:, 0].tolist()):
+        assert moved.inputs[row, 0].nonzero().flatten().tolist() == [low, low + 4, low + 7]
+    assert torch.equal(moved.inputs, moved.targets)
+
+
+def test_perplexity_and_bits_are_of_the_same_likelihood(start: Any) -> None:
+    measured = start("language_model", "trainer.max_epochs=1").fit().test()
+    assert measured["test/perplexity"] == pytest.approx(math.exp(measured["test/loss"]))
+    # characters: a token is a character, but for <eos>, which stands for the end of a module
+    bits = measured["test/loss"] / math.log(2)
+    assert measured["test/bits_per_character"] == pytest.approx(bits, rel=0.02)
+
+
+def test_text_cannot_be_transposed(start: Any) -> None:
+    with pytest.raises(ValueError, match=r"task\.transpose"):
+        start("language_model", "task.transpose=2")
