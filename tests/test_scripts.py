@@ -24,11 +24,12 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Call:
     folder = tmp_path_factory.mktemp("scripts")
 
     def started(
-        script: str, *arguments: str, stdin: str = "", **environment: str
+        script: str, *arguments: str, stdin: str = "", unset: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if key not in unset}
         return subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
-            cwd=folder, env={**os.environ, **environment}, input=stdin, capture_output=True,
+            cwd=folder, env=environment, input=stdin, capture_output=True,
             text=True, encoding="utf-8", timeout=600,
         )  # fmt: skip
 
@@ -161,7 +162,32 @@ def test_a_checkpoint_of_another_task_or_cell_is_refused(call: Call, trained: st
 @pytest.mark.slow
 def test_an_offline_run_of_wandb_can_be_synchronised(call: Call) -> None:
     options = [one for one in TINY if one != "logger=csv"]
-    home = {"WANDB_API_KEY": "", "WANDB_MODE": ""}
-    folder = Path(str(result(call("train.py", *options, **home))["run"]))
+    done = call("train.py", *options, unset=("WANDB_API_KEY", "WANDB_MODE"))
+    folder = Path(str(result(done)["run"]))
     runs = list((folder / "wandb").glob("offline-run-*"))
     assert len(runs) == 1 and list(runs[0].glob("*.wandb"))
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_a_run_an_entry(call: Call) -> None:
+    done = call("train.py", "--multirun", "cell=gru,memoryless", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"run"')]
+    folders = [Path(str(one["run"])) for one in results]
+    assert [folder.name for folder in folders] == ["0", "1"]
+    assert len({folder.parent for folder in folders}) == 1
+    refused = call("train.py", "--multirun", "trainer=ddp_cpu", "cell=gru,rnn")
+    assert refused.returncode != 0 and "torchrun" in refused.stderr
+
+
+@pytest.mark.slow
+def test_ranks_that_torchrun_starts_share_one_directory(call: Call, tmp_path: Path) -> None:
+    options = [one for one in TINY if one != "trainer=cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(ROOT / "train.py"), "trainer=ddp_cpu", *options],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    said = [line for line in done.stdout.splitlines() if line.startswith('{"run"')]
+    assert len(said) == 1, done.stdout + done.stderr
+    assert len(list((tmp_path / "runs" / "classification" / "recipes-gru").iterdir())) == 1
