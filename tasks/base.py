@@ -254,6 +254,8 @@ class Task(LightningModule):
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         optimizer = self.optimizer([group for group in groups if group["params"]])
+        # A fused optimizer offers to unscale within its step; gradients are clipped before that.
+        optimizer._step_supports_amp_scaling = False
         if self.scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches

@@ -59,6 +59,16 @@ def test_two_runs_with_one_seed_are_alike(shape: str, start: Any) -> None:
     assert other["test/loss"] != first["test/loss"]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_bf16_trains_as_fp32_does(shape: str, optimizer: str, start: Any) -> None:
+    options = ["trainer.max_epochs=2", f"optimizer={optimizer}", "optimizer.lr=1e-2"]
+    losses = [
+        start(shape, *options, f"precision={name}").fit().test()["test/loss"]
+        for name in ("fp32", "bf16")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
 def padded(batch: Any, more: int) -> Any:
     """The same batch with `more` pads at the end of each row."""
 
