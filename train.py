@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from launch import describe, place_tests, quote_plain_values, run_time
+from launch import describe, keep_memory, place_tests, quote_plain_values, run_time
 
 OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
 
@@ -35,6 +35,7 @@ def main(config: DictConfig) -> float | None:
 
 def run(config: DictConfig) -> float | None:
     """One run: everything that may be refused is tried before any training."""
+    keep_memory()
     import lightning
     import torch
 

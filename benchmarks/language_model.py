@@ -162,7 +162,9 @@ def composed(folder: Path, steps: int, precision: str) -> Any:
 
 def main() -> None:
     import build
+    from launch import keep_memory
 
+    keep_memory()  # for the plain loop too
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -6,9 +6,8 @@ A part of its own, so that another distribution replaces it without touching the
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-CHUNK = 2**27  # logits held at a time: half a gigabyte in float32
+from models.cross_entropy import IGNORED, linear_cross_entropy
 
 
 class Head(nn.Module):
@@ -93,24 +92,13 @@ class SoftmaxHead(Head):
             chosen = mask.reshape(-1)
             count = chosen.sum(dtype=torch.float32)
             if mask.is_cuda:  # selecting rows would wait for the device: mark them instead
-                ids = ids.masked_fill(~chosen, -100)
+                ids = ids.masked_fill(~chosen, IGNORED)
             elif not bool(chosen.all()):
                 rows, ids = rows[chosen], ids[chosen]
-        size = max(1, CHUNK // self.num_outputs)
-        if len(ids) <= size:
-            return self._nats(rows, ids), count
-        # Each chunk's logits are made again for its gradient, so that one chunk is held at a time.
-        parts = [
-            checkpoint(self._nats, part, some, use_reentrant=False)
-            for part, some in zip(torch.split(rows, size), torch.split(ids, size), strict=True)
-        ]
-        return torch.stack(parts).sum(), count
-
-    def _nats(self, rows: Tensor, ids: Tensor) -> Tensor:
         smoothing = self.label_smoothing if self.training else 0.0
-        return F.cross_entropy(
-            full(self(rows)), ids, reduction="sum", label_smoothing=smoothing, ignore_index=-100
-        )
+        layer = self.linear
+        nats = linear_cross_entropy(self.projection(rows), layer.weight, layer.bias, ids, smoothing)
+        return nats, count
 
 
 class BernoulliHead(Head):

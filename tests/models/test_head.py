@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import models.head
 from models.head import BernoulliHead, RealHead, SoftmaxHead
 
 B, T, D, V = 3, 5, 4, 7
@@ -82,21 +81,6 @@ def test_tied_weights_share_memory_and_gradients(size) -> None:
     assert (size == D) == isinstance(head.projection, nn.Identity)
     head.loss(torch.randn(B, D), torch.arange(B))[0].backward()
     assert embedding.weight.grad is not None
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_large_loss_in_chunks_is_the_same(monkeypatch, smoothing) -> None:
-    head, hidden, targets = build("softmax")
-    head.label_smoothing = smoothing
-    hidden.requires_grad_()
-
-    def run():
-        loss, count = head.loss(hidden, targets, MASK)
-        return loss, count, *torch.autograd.grad(loss, [hidden, *head.parameters()])
-
-    whole = run()
-    monkeypatch.setattr(models.head, "CHUNK", 3 * V)
-    torch.testing.assert_close(run(), whole)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
