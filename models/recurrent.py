@@ -1,22 +1,29 @@
 """A recurrent layer: one contract, and the ways to run it.
 
-`StepwiseLayer` is written as a single step; `models.fused.FusedLayer` hands a whole sequence to one
-library kernel. Outputs are causal, so right padding cannot reach a valid one; what stands on the
-pads themselves is finite and otherwise unspecified: whoever reads outputs masks them.
+`StepwiseLayer` is written as a single step; `ScanLayer` and `ChunkLayer` compute all steps at
+once; `models.fused.FusedLayer` hands a whole sequence to one library kernel. Outputs are causal, so
+right padding cannot reach a valid one; what stands on the pads themselves is finite and otherwise
+unspecified: whoever reads outputs masks them.
 """
 
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.state import State, map_state, where_rows
+from models.convolution import next_tail
+from models.product import RepeatedProduct, product
+from models.state import State, leaves, map_state
 
 
 class RecurrentLayer(nn.Module):
     """One causal layer (B, T, input_size) → (B, T, output_size), with its state passed through."""
 
     fillable: tuple[int, ...] = (0,)  # indices into leaves(initial_state) that a bridge may fill
+    recurrent: tuple[str, ...] = ()  # names of the matrices that multiply the state
 
     def __init__(self, *, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -65,6 +72,10 @@ class RecurrentLayer(nn.Module):
         dtype = next(self.parameters()).dtype
         return map_state(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, state)
 
+    def full(self, values: Tensor) -> Tensor:
+        """In the parameters' dtype: a gate near one has no room in bfloat16."""
+        return values.to(next(self.parameters()).dtype)
+
     def zeros(self, batch_size: int, *sizes: int) -> Tensor:
         """An empty leaf (B, *sizes) where the parameters are."""
         return next(self.parameters()).new_zeros(batch_size, *sizes)
@@ -85,39 +96,205 @@ def reverse_rows(inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
     return inputs.gather(1, index[:, :, None].expand_as(inputs))
 
 
+Product = Callable[[Tensor], Tensor]  # a recurrent matrix as a function: (B, H) → (B, G)
+
+
 class StepwiseLayer(RecurrentLayer):
-    """A cell written as one step, run as a loop over time.
+    """A cell written as one step, run as a loop over time; its state is a tuple of tensors (B, ·).
 
     What depends on the inputs alone goes into `project`, one product for all steps; `recur` does
     the rest. Steps are unbound once: indexing `[:, t]` under autograd is quadratic in T.
     """
 
+    other: tuple[str, ...] = ()  # matrices, beside `recurrent`, that every step multiplies with
+
+    def __init__(self, *, input_size: int, output_size: int, state_sizes: tuple[int, ...]) -> None:
+        super().__init__(input_size=input_size, output_size=output_size)
+        self.state_sizes = state_sizes
+
     def project(self, inputs: Tensor) -> Tensor:
         """The inputs' share of every step: (..., I) → (..., G)."""
         raise NotImplementedError
 
-    def recur(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: (B, G), state → output (B, O), state."""
+    def recur(
+        self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One step: (B, G), state → output (B, O), state.
+
+        `products` are h → W h, one for each name in `recurrent` and then in `other`.
+        """
         raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> State:
+        return tuple(self.zeros(batch_size, size) for size in self.state_sizes)
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        current = self.begin(inputs.size(0), state)
+        current = tuple(leaves(self.begin(inputs.size(0), state)))
+        products = tuple(RepeatedProduct(matrix) for matrix in self._matrices())
+        valid = None
+        if lengths is not None:
+            places = torch.arange(inputs.size(1), device=inputs.device)
+            valid = (places[:, None] < lengths).unsqueeze(-1).unbind(0)  # (B, 1) a step
         outputs = []
         for place, projected in enumerate(self.project(inputs).unbind(1)):
-            output, following = self.recur(projected, current)
-            following = map_state(keep_dtype, following, current)
-            if lengths is not None:
-                following = where_rows(lengths > place, following, current)
+            output, following = self.recur(projected, current, products)
+            following = tuple(map(keep_dtype, following, current))
+            if valid is not None:
+                following = tuple(
+                    torch.where(valid[place], after, before)
+                    for after, before in zip(following, current, strict=True)
+                )
             current = following
             outputs.append(output)
         return torch.stack(outputs, dim=1), current
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        given = tuple(leaves(self.begin(inputs.size(0), state)))
+        products = tuple(partial(product, matrix=matrix) for matrix in self._matrices())
+        output, following = self.recur(self.project(inputs), given, products)
+        return output, tuple(map(keep_dtype, following, given))
+
+    def _matrices(self) -> list[Tensor]:
+        # Read by name at every call: a dropped weight is then the one that runs.
+        return [attrgetter(name)(self) for name in (*self.recurrent, *self.other)]
+
+
+class ScanLayer(RecurrentLayer):
+    """A cell whose features go through time each on its own: all steps are computed at once.
+
+    The state is h (B, S), and with a `window` of K > 1 steps also the K - 1 last inputs of the
+    convolution, (B, K - 1, F).
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        output_size: int,
+        state_size: int,
+        window: int = 1,
+        convolved: int = 0,
+    ) -> None:
+        """`convolved` is F, the number of features that a convolution of `window` steps reads."""
+        super().__init__(input_size=input_size, output_size=output_size)
+        self.state_size = state_size
+        self.window = window
+        self.convolved = convolved
+
+    def coefficients(self, inputs: Tensor, tail: Tensor | None) -> tuple[Tensor, ...]:
+        """What depends on the inputs alone: (B, T, I), tail → tensors (B, T, ·).
+
+        With a window the last of them is what was convolved, (B, T, F).
+        """
+        raise NotImplementedError
+
+    def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
+        """The recurrence: state (B, S) → all states (B, T, S)."""
+        raise NotImplementedError
+
+    def readout(self, coefficients: tuple[Tensor, ...], hidden: Tensor, before: Tensor) -> Tensor:
+        """All states (B, T, S), the one before them (B, S) → outputs (B, T, O)."""
+        return hidden
+
+    def initial_state(self, batch_size: int) -> State:
+        hidden = self.zeros(batch_size, self.state_size)
+        if self.window == 1:
+            return hidden
+        return hidden, self.zeros(batch_size, self.window - 1, self.convolved)
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         given = self.begin(inputs.size(0), state)
-        output, following = self.recur(self.project(inputs), given)
-        return output, map_state(keep_dtype, following, given)
+        before, *rest = leaves(given)
+        tail = rest[0] if rest else None
+        coefficients = self.coefficients(inputs, tail)
+        hidden = self.scan(coefficients, before)
+        outputs = self.readout(coefficients, hidden, before)
+        after = keep_dtype(last_valid(hidden, before, lengths), before)
+        if tail is None:
+            return outputs, after
+        return outputs, (after, next_tail(coefficients[-1], tail, lengths))
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs, state = self(inputs.unsqueeze(1), state)
+        return outputs.squeeze(1), state
+
+
+class ChunkLayer(RecurrentLayer):
+    """A cell with a matrix as its memory: parallel within a chunk, a loop over the chunks.
+
+    The state is a tuple: the memory's leaves, and with a `window` of K > 1 steps as its last leaf
+    the K - 1 last inputs of the convolution, (B, K - 1, F).
+    """
+
+    def __init__(
+        self, *, input_size: int, output_size: int, window: int = 1, convolved: int = 0
+    ) -> None:
+        """`convolved` is F, the number of features that a convolution of `window` steps reads."""
+        super().__init__(input_size=input_size, output_size=output_size)
+        self.window = window
+        self.convolved = convolved
+
+    def initial_memory(self, batch_size: int) -> tuple[Tensor, ...]:
+        """The memory before the first step."""
+        raise NotImplementedError
+
+    def coefficients(
+        self, inputs: Tensor, tail: Tensor | None, valid: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """What depends on the inputs alone: (B, T, I), tail, valid (B, T) → tensors (B, T, ...).
+
+        Where `valid` is False they leave the memory as it is. With a window the last of them is
+        what was convolved, (B, T, F).
+        """
+        raise NotImplementedError
+
+    def remember(
+        self, coefficients: tuple[Tensor, ...], memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Write to and read from the memory → what was read (B, T, ...), the memory after."""
+        raise NotImplementedError
+
+    def readout(self, coefficients: tuple[Tensor, ...], read: Tensor) -> Tensor:
+        """What was read (B, T, ...) → outputs (B, T, O)."""
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> State:
+        memory = self.initial_memory(batch_size)
+        if self.window == 1:
+            return memory
+        return *memory, self.zeros(batch_size, self.window - 1, self.convolved)
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        given = leaves(self.begin(inputs.size(0), state))
+        memory, tail = (given, None) if self.window == 1 else (given[:-1], given[-1])
+        valid = None
+        if lengths is not None:
+            valid = torch.arange(inputs.size(1), device=inputs.device) < lengths[:, None]
+        coefficients = self.coefficients(inputs, tail, valid)
+        read, after = self.remember(coefficients, tuple(memory))
+        outputs = self.readout(coefficients, read)
+        kept = tuple(map(keep_dtype, after, memory))
+        if tail is None:
+            return outputs, kept
+        return outputs, (*kept, next_tail(coefficients[-1], tail, lengths))
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs, state = self(inputs.unsqueeze(1), state)
+        return outputs.squeeze(1), state
+
+
+def last_valid(hidden: Tensor, before: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last valid of all states (B, T, S); of a row of length 0, the state before (B, S)."""
+    if lengths is None:
+        return hidden[:, -1]
+    last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, hidden.size(2))
+    return torch.where((lengths > 0)[:, None], hidden.gather(1, last).squeeze(1), before)
 
 
 def keep_dtype(after: Tensor, before: Tensor) -> Tensor:

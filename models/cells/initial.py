@@ -27,3 +27,33 @@ def set_gate_bias(rnn: nn.RNNBase, *, gate: int, value: float) -> None:
     biases: list[Tensor] = [rnn.get_parameter("bias_ih_l0"), rnn.get_parameter("bias_hh_l0")]
     biases[0][rows] = value
     biases[1][rows] = 0.0
+
+
+@torch.no_grad()
+def gate_bias(
+    bias: Tensor, *, gates: int, gate: int, value: float, chrono_steps: int | None
+) -> None:
+    """Biases (gates * H,) of zero, but for one gate that keeps the state σ(bias) of a step.
+
+    It starts at `value`, or with `chrono_steps` = T so that features remember for 1 to T steps:
+    log U(1, T - 1) (Tallec and Ollivier 2018, arXiv 1804.11188).
+    """
+    nn.init.zeros_(bias)
+    rows = bias.view(gates, -1)[gate]
+    if chrono_steps is None:
+        rows.fill_(value)
+        return
+    if chrono_steps < 3:
+        raise ValueError(f"chrono_steps is 3 or more, got {chrono_steps}")
+    rows.uniform_(1, chrono_steps - 1).log_()
+
+
+@torch.no_grad()
+def set_rows(bias: Tensor, *, gate: int, gates: int, value: float) -> None:
+    """Fill the share of one gate in the biases (gates * H,)."""
+    bias.view(gates, -1)[gate] = value
+
+
+def orthogonal_matrix(gates: int, size: int) -> Tensor:
+    """A recurrent matrix (gates * size, size), orthogonal gate by gate."""
+    return torch.cat([nn.init.orthogonal_(torch.empty(size, size)) for _ in range(gates)])
