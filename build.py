@@ -121,7 +121,7 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
     names another task, model or cell than the checkpoint's.
     """
     chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    for key in ("cell", "model", "optimizer", "scheduler"):
+    for key in ("cell", "recurrent", "model", "optimizer", "scheduler"):
         if not config.fit and any(k == key or k.startswith(f"{key}.") for k in chosen):
             raise ValueError(f"{key}={chosen.get(key, '...')}: a checkpoint brings its own {key}")
     own = stored["task"]["_target_"]
@@ -129,7 +129,7 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
         raise ValueError(f"task={chosen['task']}: the checkpoint is of {own}")
     merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     base = OmegaConf.create(dict(stored))
-    kept = ["task", "optimizer", "scheduler", "model", "cell"]
+    kept = ["task", "optimizer", "scheduler", "model", "cell", "recurrent"]
     if "data" not in chosen and "experiment" not in chosen:
         kept += ["data", "tokenizer"]
     for key in kept:

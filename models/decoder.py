@@ -11,7 +11,7 @@ from models.dropout import Mask, apply_mask, draw_mask
 from models.embedding import Inputs
 from models.encoders.memory import KeyedMemory, Memory
 from models.recurrent import CellFactory
-from models.stack import Masks, RNNStack
+from models.stack import Drawn, RNNStack
 from models.state import State, leaves, map_state
 
 
@@ -23,10 +23,10 @@ class DecoderOutput(NamedTuple):
 
 
 class DecoderMasks(NamedTuple):
-    """The masks of one sequence under variational dropout."""
+    """What is random in one sequence."""
 
     inputs: Mask
-    stack: Masks
+    stack: Drawn
     hidden: Mask
 
 
@@ -134,9 +134,7 @@ class AttentionDecoder(nn.Module):
         if self.training and self.variational and self.dropout > 0.0:
             shape = (batch_size, self.output_size)
             hidden = draw_mask(self.bridge.weight, shape, self.dropout)
-        return DecoderMasks(
-            self.inputs.draw_mask(batch_size), self.stack.draw_masks(batch_size), hidden
-        )
+        return DecoderMasks(self.inputs.draw_mask(batch_size), self.stack.draw(batch_size), hidden)
 
     def forward(
         self,
@@ -151,7 +149,7 @@ class AttentionDecoder(nn.Module):
         state = self.initial_state(memory) if state is None else state
         inputs = self._read(tokens, memory, masks)
         if not self.input_feeding:
-            outputs, state = self.stack(inputs, state, masks=masks.stack)
+            outputs, state = self.stack(inputs, state, drawn=masks.stack)
             return self._attend(outputs, memory, masks), state
         steps = []
         for step in inputs.unbind(1):

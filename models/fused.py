@@ -18,6 +18,8 @@ class FusedLayer(RecurrentLayer):
     close the input gate and open the forget gate so far that both saturate exactly.
     """
 
+    outputs_state = True
+    recurrent = ("rnn.weight_hh_l0",)
     kernel: str  # "lstm" stands for torch._VF.lstm, and torch._VF.lstm_cell for one step
     pad_column: tuple[float, ...] | None = None  # what a pad adds to each gate; None: no gate holds
 

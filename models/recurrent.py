@@ -24,6 +24,7 @@ class RecurrentLayer(nn.Module):
 
     fillable: tuple[int, ...] = (0,)  # indices into leaves(initial_state) that a bridge may fill
     recurrent: tuple[str, ...] = ()  # names of the matrices that multiply the state
+    outputs_state: bool = False  # whether outputs are the first leaf of the state
 
     def __init__(self, *, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -52,6 +53,10 @@ class RecurrentLayer(nn.Module):
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Run one step, as `forward` does for T = 1: (B, I) → (B, O), state."""
         raise NotImplementedError
+
+    def drawn(self) -> "RecurrentLayer":
+        """The layer as it runs through one sequence: itself, unless noise is drawn for each."""
+        return self
 
     def both_ways(
         self, backward: "RecurrentLayer", inputs: Tensor, lengths: Tensor | None = None

@@ -1,6 +1,6 @@
 """Several recurrent layers, one above the other."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,12 @@ from models.dropout import Mask, apply_mask, check_probability, draw_mask
 from models.recurrent import CellFactory, RecurrentLayer
 from models.state import State, leaves
 
-Masks = tuple[Mask, ...]  # a layer's input mask each; the first is None
+
+class Drawn(NamedTuple):
+    """The noise of one sequence, a part for each layer."""
+
+    masks: tuple[Mask, ...]  # of its input; the first is None
+    layers: tuple[RecurrentLayer, ...]  # as they run through it
 
 
 class Stack(nn.Module):
@@ -43,8 +48,8 @@ class Stack(nn.Module):
             nn.LayerNorm(size) if layer_norm else nn.Identity() for size in layer_sizes
         )
 
-    def draw_masks(self, batch_size: int) -> Masks:
-        """The masks of one sequence, to be passed to `forward` or to each `step` of it.
+    def draw_masks(self, batch_size: int) -> tuple[Mask, ...]:
+        """The masks of one sequence, one for each layer's input.
 
         All None where nothing is to be drawn: in evaluation, and for plain dropout, which draws
         anew at every step.
@@ -54,6 +59,10 @@ class Stack(nn.Module):
         like = next(self.parameters())
         sizes = self.input_sizes[1:]
         return None, *(draw_mask(like, (batch_size, size), self.dropout) for size in sizes)
+
+    def draw(self, batch_size: int) -> Drawn:
+        """The noise of one sequence, to be passed to `forward` and, where there is one, `step`."""
+        return Drawn(self.draw_masks(batch_size), ())
 
     def _enter(self, index: int, inputs: Tensor, mask: Mask) -> Tensor:
         if index == 0:
@@ -98,6 +107,10 @@ class RNNStack(Stack):
         """A tuple with each layer's state."""
         return tuple(layer.initial_state(batch_size) for layer in self._layers())
 
+    def draw(self, batch_size: int) -> Drawn:
+        masks, _ = super().draw(batch_size)
+        return Drawn(masks, tuple(layer.drawn() for layer in self._layers()))
+
     @property
     def fillable(self) -> tuple[int, ...]:
         """Indices into leaves(initial_state) that a bridge may fill."""
@@ -113,13 +126,13 @@ class RNNStack(Stack):
         inputs: Tensor,
         state: State | None = None,
         lengths: Tensor | None = None,
-        masks: Masks | None = None,
+        drawn: Drawn | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence: (B, T, I), lengths (B,) → (B, T, O), a state per layer."""
-        masks = self.draw_masks(inputs.size(0)) if masks is None else masks
+        masks, layers = self.draw(inputs.size(0)) if drawn is None else drawn
         before = self.initial_state(inputs.size(0)) if state is None else state
         after = []
-        for index, layer in enumerate(self._layers()):
+        for index, layer in enumerate(layers):
             outputs, following = layer(
                 self._enter(index, inputs, masks[index]), before[index], lengths
             )
@@ -128,20 +141,20 @@ class RNNStack(Stack):
         return inputs, tuple(after)
 
     def step(
-        self, inputs: Tensor, state: State, masks: Masks | None = None
+        self, inputs: Tensor, state: State, drawn: Drawn | None = None
     ) -> tuple[Tensor, State]:
         """Run one step: (B, I) → (B, O), state.
 
-        In training with variational dropout the masks must come from `draw_masks`: drawn here,
-        they would differ at every step.
+        In training what is random must come from `draw`: drawn here, it would differ at every step.
         """
-        if masks is None:
+        if drawn is None:
             assert not (self.training and self.variational and self.dropout), (
-                "draw_masks once a sequence and pass them to each step"
+                "draw once a sequence and pass what was drawn to each step"
             )
-            masks = (None,) * self.num_layers
+            drawn = Drawn((None,) * self.num_layers, tuple(self._layers()))
+        masks, layers = drawn
         after = []
-        for index, layer in enumerate(self._layers()):
+        for index, layer in enumerate(layers):
             outputs, following = layer.step(self._enter(index, inputs, masks[index]), state[index])
             inputs = self._leave(index, inputs, outputs)
             after.append(following)
@@ -186,7 +199,7 @@ class BidirectionalStack(Stack):
         inputs: Tensor,
         state: State | None = None,
         lengths: Tensor | None = None,
-        masks: Masks | None = None,
+        drawn: Drawn | None = None,
     ) -> tuple[Tensor, State]:
         """Whole sequences (B, T, I), lengths (B,) → (B, T, 2H), a pair of states per layer."""
         if state is not None:
@@ -194,7 +207,7 @@ class BidirectionalStack(Stack):
                 "a bidirectional stack reads whole sequences from their ends and takes no state; "
                 "to carry one use models.stack.RNNStack"
             )
-        masks = self.draw_masks(inputs.size(0)) if masks is None else masks
+        masks, _ = self.draw(inputs.size(0)) if drawn is None else drawn
         states = []
         pairs = zip(self.forward_layers, self.backward_layers, strict=True)
         for index, (forth, back) in enumerate(pairs):

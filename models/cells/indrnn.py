@@ -16,6 +16,8 @@ class IndRNN(ScanLayer):
     so that no feature more than doubles over a sequence of T steps.
     """
 
+    outputs_state = True
+
     def __init__(self, *, input_size: int, hidden_size: int, max_steps: int = 256) -> None:
         super().__init__(input_size=input_size, output_size=hidden_size, state_size=hidden_size)
         if max_steps < 1:

@@ -15,6 +15,10 @@ class LMU(StepwiseLayer):
     proceedings.neurips.cc 952285b9b7e7a1be5aa7849f32ffff05.
     """
 
+    outputs_state = True
+    recurrent = ("recurrence",)
+    other = ("read", "encoder")
+
     def __init__(
         self, *, input_size: int, hidden_size: int, order: int = 64, window: int = 256
     ) -> None:
@@ -39,8 +43,6 @@ class LMU(StepwiseLayer):
         self.entry: Tensor
         self.register_buffer("transition", transition, persistent=False)
         self.register_buffer("entry", entry, persistent=False)
-        self.recurrent = ("recurrence",)
-        self.other = ("read", "encoder")
 
     def project(self, inputs: Tensor) -> Tensor:
         return self.full(self.enter(inputs))

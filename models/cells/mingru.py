@@ -15,6 +15,8 @@ class MinGRU(ScanLayer):
     either sign.
     """
 
+    outputs_state = True
+
     def __init__(
         self,
         *,

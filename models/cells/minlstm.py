@@ -15,6 +15,8 @@ class MinLSTM(ScanLayer):
     gate.
     """
 
+    outputs_state = True
+
     def __init__(
         self,
         *,

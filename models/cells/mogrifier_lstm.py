@@ -15,6 +15,8 @@ class MogrifierLSTM(StepwiseLayer):
     """
 
     fillable = (0, 1)
+    outputs_state = True
+    recurrent = ("recurrence",)
 
     def __init__(
         self,
@@ -47,7 +49,6 @@ class MogrifierLSTM(StepwiseLayer):
         for gating in gatings:
             nn.init.xavier_uniform_(gating)
         self.gatings = nn.ParameterList(gatings)
-        self.recurrent = ("recurrence",)
         self.other = ("enter", *(f"gatings.{place}" for place in range(len(gatings))))
 
     def project(self, inputs: Tensor) -> Tensor:

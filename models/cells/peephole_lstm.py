@@ -15,6 +15,7 @@ class PeepholeLSTM(StepwiseLayer):
     """
 
     fillable = (0, 1)
+    outputs_state = True
     recurrent = ("recurrence",)
 
     def __init__(self, *, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:

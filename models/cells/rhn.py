@@ -15,6 +15,8 @@ class RHN(StepwiseLayer):
     its coupled gates.
     """
 
+    outputs_state = True
+
     def __init__(
         self, *, input_size: int, hidden_size: int, depth: int = 3, transform_bias: float = -2.0
     ) -> None:

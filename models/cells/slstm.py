@@ -20,6 +20,7 @@ class SLSTM(StepwiseLayer):
     2405.04517, equations 8 to 17.
     """
 
+    outputs_state = True
     recurrent = ("recurrence",)
 
     def __init__(

@@ -13,6 +13,7 @@ class UGRNN(StepwiseLayer):
     State (h,), (B, H). Collins et al. 2017, arXiv 1611.09913, where the gate's bias starts at 1.
     """
 
+    outputs_state = True
     recurrent = ("recurrence",)
 
     def __init__(self, *, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:

@@ -57,12 +57,12 @@ def assert_states_close(a, b) -> None:
 def test_forward_equals_a_loop_of_steps(cell, options) -> None:
     """In training too: the masks of variational dropout are drawn once and passed to both."""
     stack = build(RNNStack, cell, **options)
-    state, masks = random_state(stack), stack.draw_masks(B)
-    outputs, after = stack(sequence(), state, masks=masks)
+    state, drawn = random_state(stack), stack.draw(B)
+    outputs, after = stack(sequence(), state, drawn=drawn)
     assert outputs.shape == (B, T, stack.output_size)
     stepped = []
     for inputs in sequence().unbind(1):
-        output, state = stack.step(inputs, state, masks)
+        output, state = stack.step(inputs, state, drawn)
         stepped.append(output)
     torch.testing.assert_close(outputs, torch.stack(stepped, 1))
     assert_states_close(after, state)
@@ -73,19 +73,19 @@ def test_forward_equals_a_loop_of_steps(cell, options) -> None:
 @pytest.mark.parametrize("kind", [RNNStack, BidirectionalStack])
 def test_right_padding_changes_nothing(kind, cell, options) -> None:
     stack = build(kind, cell, **options)
-    masks = stack.draw_masks(B)
+    drawn = stack.draw(B)
     valid = torch.arange(T) < LENGTHS[:, None]
     inputs = sequence()
-    outputs, state = stack(inputs, None, LENGTHS, masks)
+    outputs, state = stack(inputs, None, LENGTHS, drawn)
     more = torch.cat([inputs.masked_fill(~valid[:, :, None], 50.0), sequence(B, 3, D)], 1)
-    padded, padded_state = stack(more, None, LENGTHS, masks)
+    padded, padded_state = stack(more, None, LENGTHS, drawn)
     torch.testing.assert_close(padded[:, :T][valid], outputs[valid])
     assert_states_close(padded_state, state)
     for row, length in enumerate(LENGTHS.tolist()):
         if length:
             rows = slice(row, row + 1)
-            mask = tuple(m if m is None else m[rows] for m in masks)
-            alone, _ = stack(inputs[rows, :length], masks=mask)
+            mask = tuple(m if m is None else m[rows] for m in drawn.masks)
+            alone, _ = stack(inputs[rows, :length], drawn=drawn._replace(masks=mask))
             torch.testing.assert_close(alone[0], outputs[row, :length])
 
 
@@ -153,7 +153,7 @@ def test_a_variational_mask_is_the_same_at_every_step_and_keeps_the_mean() -> No
 
 def test_a_step_in_training_asks_for_the_sequences_masks() -> None:
     stack = build(RNNStack, dropout=0.5, variational=True)
-    with pytest.raises(AssertionError, match="draw_masks once a sequence"):
+    with pytest.raises(AssertionError, match="draw once a sequence"):
         stack.step(sequence(B, D), stack.initial_state(B))
     stack.eval().step(sequence(B, D), stack.initial_state(B))
 
