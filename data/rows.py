@@ -1,4 +1,4 @@
-"""Pictures read row by row: a sequence of real vectors with one label."""
+"""Pictures read row by row or pixel by pixel: a sequence of real vectors with one label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ from data.spec import DataSpec
 
 @dataclass(kw_only=True)
 class PictureRowsCodec(Codec, kind="rows"):
-    """Pictures (PIL, a path or an array) → rows of grey values in standard units."""
+    """Pictures (PIL, a path or an array) → rows, or pixels, of grey values in standard units."""
 
     size: tuple[int, int]  # height, width
     mean: float
     std: float
+    order: tuple[int, ...] | None = None  # pixels, one a step, in this order; None: whole rows
 
     def batch(self, raw: Sequence[Any]) -> SequenceBatch:
         pixels = np.stack(
@@ -36,19 +37,35 @@ class PictureRowsCodec(Codec, kind="rows"):
         return SequenceBatch(*self.rows(pixels), targets, torch.arange(len(raw)))
 
     def rows(self, pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bytes (B, H, W) → inputs (B, T=H, F=W) and lengths (B,)."""
+        """Bytes (B, H, W) → inputs (B, T=H, F=W), or (B, T=H·W, 1) by pixel, and lengths (B,)."""
         inputs = torch.from_numpy(pixels).float().sub_(self.mean).div_(self.std)
-        return inputs, torch.full((len(pixels),), pixels.shape[1])
+        if self.order is not None:
+            inputs = inputs.flatten(1)[:, list(self.order), None]
+        return inputs, torch.full((len(pixels),), inputs.size(1))
 
 
 @dataclass(kw_only=True, eq=False)
 class PictureRows(DataModule):
-    """Grey pictures of one size (`size`: height and width; None: the first picture's)."""
+    """Grey pictures of one size (`size`: height and width; None: the first picture's).
+
+    `pixels`: a step reads one pixel, not one row; `permuted`: in a random order that `split_seed`
+    decides, the same for every picture. Both are of Le et al. 2015, arXiv 1504.00941.
+    """
 
     image_column: str = "image"
     label_column: str = "label"
     size: tuple[int, int] | None = None
+    pixels: bool = False
+    permuted: bool = False
     real_labels: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.permuted and not self.pixels:
+            raise ValueError(
+                "data.permuted=true mixes single pixels, but rows are read whole: set "
+                "data.pixels=true too"
+            )
 
     def columns(self) -> list[str]:
         return [self.image_column, self.label_column]
@@ -76,6 +93,7 @@ class PictureRows(DataModule):
             size=(int(size[0]), int(size[1])),
             mean=given.mean if given else float(pixels["train"].mean()),
             std=given.std if given else float(pixels["train"].std()) or 1.0,
+            order=given.order if given else self._order(int(size[0]) * int(size[1])),
             labels=labels.names,
             target_mean=labels.mean,
             target_std=labels.std,
@@ -87,11 +105,17 @@ class PictureRows(DataModule):
             for split, part in rows.items()
         }
         spec = DataSpec(
-            input_features=codec.size[1],
+            input_features=codec.size[1] if codec.order is None else 1,
             labels=labels.names,
             output_features=None if labels.names is not None else 1,
         )
         return Prepared(spec=spec, codec=codec, splits=splits, report=labels.report())
+
+    def _order(self, count: int) -> tuple[int, ...] | None:
+        if not self.pixels:
+            return None
+        random = np.random.default_rng(self.split_seed)
+        return tuple((random.permutation(count) if self.permuted else np.arange(count)).tolist())
 
     def collate(self, split: str, indices: list[int]) -> SequenceBatch:
         part, codec = self.splits[split], self.codec

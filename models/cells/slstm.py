@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from models.cells.heads import heads_of
 from models.cells.initial import orthogonal_matrix, set_rows
 from models.recurrent import Product, StepwiseLayer
+from models.state import State, leaves
 
+NOTHING = -1e30  # the logarithm of what the state weighs at its start
 FORGET_GATES = ("sigmoid", "exponential")
 
 
@@ -51,6 +53,12 @@ class SLSTM(StepwiseLayer):
         set_rows(self.enter.bias, gate=1, gates=4, value=forget_bias)
         blocks = [orthogonal_matrix(4, size) for _ in range(self.heads)]
         self.recurrence = nn.Parameter(torch.stack(blocks))  # (heads, 4 H / heads, H / heads)
+
+    def initial_state(self, batch_size: int) -> State:
+        hidden, cell, norm, scale = leaves(super().initial_state(batch_size))
+        if self.stabilised:
+            scale = scale + NOTHING  # the first input alone decides m'
+        return hidden, cell, norm, scale
 
     def project(self, inputs: Tensor) -> Tensor:
         return self.full(self.enter(inputs))
