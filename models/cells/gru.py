@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.cells.initial import orthogonal_gates
+from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
 
 
@@ -15,8 +15,22 @@ class GRU(FusedLayer):
     kernel = "gru"
     pad_column = (0.0, 1e4, 0.0)  # reset, update, candidate
 
-    def __init__(self, *, input_size: int, hidden_size: int, orthogonal: bool = True) -> None:
-        """`orthogonal=False` keeps PyTorch's uniform initial weights."""
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        orthogonal: bool = True,
+        chrono_steps: int | None = None,
+    ) -> None:
+        """`orthogonal=False` keeps PyTorch's uniform initial weights.
+
+        With `chrono_steps` = T the state lasts for 1 to T steps at the start: see
+        `initial.chrono_biases`.
+        """
         super().__init__(rnn=nn.GRU(input_size, hidden_size, batch_first=True))
         if orthogonal:
             orthogonal_gates(self.rnn)
+        if chrono_steps is not None:
+            kept = chrono_biases(hidden_size, chrono_steps)
+            set_gate_bias(self.rnn, gate=1, value=kept)

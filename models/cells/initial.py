@@ -21,7 +21,7 @@ def orthogonal_gates(rnn: nn.RNNBase) -> None:
 
 
 @torch.no_grad()
-def set_gate_bias(rnn: nn.RNNBase, *, gate: int, value: float) -> None:
+def set_gate_bias(rnn: nn.RNNBase, *, gate: int, value: float | Tensor) -> None:
     """Start one gate with a bias of `value` in all; PyTorch keeps it as a sum of two vectors."""
     rows = slice(gate * rnn.hidden_size, (gate + 1) * rnn.hidden_size)
     biases: list[Tensor] = [rnn.get_parameter("bias_ih_l0"), rnn.get_parameter("bias_hh_l0")]
@@ -35,17 +35,22 @@ def gate_bias(
 ) -> None:
     """Biases (gates * H,) of zero, but for one gate that keeps the state σ(bias) of a step.
 
-    It starts at `value`, or with `chrono_steps` = T so that features remember for 1 to T steps:
-    log U(1, T - 1) (Tallec and Ollivier 2018, arXiv 1804.11188).
+    It starts at `value`, or with `chrono_steps` as `chrono_biases` says.
     """
     nn.init.zeros_(bias)
-    rows = bias.view(gates, -1)[gate]
-    if chrono_steps is None:
-        rows.fill_(value)
-        return
-    if chrono_steps < 3:
-        raise ValueError(f"chrono_steps is 3 or more, got {chrono_steps}")
-    rows.uniform_(1, chrono_steps - 1).log_()
+    set_rows(bias, gate=gate, gates=gates, value=value)
+    if chrono_steps is not None:
+        bias.view(gates, -1)[gate] = chrono_biases(len(bias) // gates, chrono_steps)
+
+
+def chrono_biases(size: int, steps: int) -> Tensor:
+    """Biases (size,) of gates that keep the state for 1 to `steps` steps: log U(1, steps - 1).
+
+    Tallec and Ollivier 2018, arXiv 1804.11188.
+    """
+    if steps < 3:
+        raise ValueError(f"chrono_steps is 3 or more, got {steps}")
+    return torch.empty(size).uniform_(1, steps - 1).log_()
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.cells.initial import orthogonal_gates, set_gate_bias
+from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
 from models.state import State
 
@@ -26,12 +26,21 @@ class LSTM(FusedLayer):
         hidden_size: int,
         forget_bias: float = 1.0,
         orthogonal: bool = True,
+        chrono_steps: int | None = None,
     ) -> None:
-        """`orthogonal=False` keeps PyTorch's uniform initial weights."""
+        """`orthogonal=False` keeps PyTorch's uniform initial weights.
+
+        With `chrono_steps` = T the memory lasts for 1 to T steps at the start, in place of
+        `forget_bias`, and as little is written as is forgotten: see `initial.chrono_biases`.
+        """
         super().__init__(rnn=nn.LSTM(input_size, hidden_size, batch_first=True))
         if orthogonal:
             orthogonal_gates(self.rnn)
         set_gate_bias(self.rnn, gate=1, value=forget_bias)
+        if chrono_steps is not None:
+            kept = chrono_biases(hidden_size, chrono_steps)
+            set_gate_bias(self.rnn, gate=0, value=-kept)
+            set_gate_bias(self.rnn, gate=1, value=kept)
 
     def initial_state(self, batch_size: int) -> State:
         return self.zeros(batch_size, self.output_size), self.zeros(batch_size, self.output_size)

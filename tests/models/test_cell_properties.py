@@ -273,6 +273,15 @@ def test_chrono_biases_remember_up_to_the_steps_given() -> None:
         gate_bias(bias, gates=3, gate=1, value=1.0, chrono_steps=2)
 
 
+def test_chrono_starts_fused_cells_too() -> None:
+    lstm, gru = build("lstm", chrono_steps=50).rnn, build("gru", chrono_steps=50).rnn
+    write, forget, *_ = (lstm.bias_ih_l0 + lstm.bias_hh_l0).chunk(4)
+    _, update, _ = (gru.bias_ih_l0 + gru.bias_hh_l0).chunk(3)
+    torch.testing.assert_close(write, -forget)
+    for bias in (forget, update):
+        assert bias.min() >= 0 and bias.max() <= torch.tensor(49.0).log() and bias.std() > 0.1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -7,6 +7,7 @@ import hydra
 import pytest
 import torch
 
+from build import instantiate
 from models.cells.gru import GRU
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
@@ -220,8 +221,8 @@ def test_a_share_that_is_no_probability_is_refused() -> None:
 def shipped(name: str) -> dict:
     """A model's YAML over those it is made from, and a cell; as Hydra composes them."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose(overrides=[f"+model={name}", "+cell=gru"])
-    return hydra.utils.instantiate(config.model, _convert_="all")
+        config = hydra.compose("config", overrides=[f"model={name}", "cell=gru"])
+    return instantiate(config.model)
 
 
 @pytest.mark.parametrize("name", ["captioner", "backbone_captioner", "show_and_tell"])
