@@ -1,6 +1,8 @@
 """Config → objects: the one place that instantiates, and from allowed packages only."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import hydra
@@ -13,6 +15,7 @@ from data.base import DataModule
 from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from tasks.base import Task
+from tasks.console import say
 
 # A config may come from somebody else's checkpoint, so what it can name is a short list:
 # this project's packages and the parts of libraries that build networks and optimisers.
@@ -49,10 +52,16 @@ def instantiate(node: Any) -> Any:
     node = plain(node)
     check_targets(node)
     try:
-        return hydra.utils.instantiate(OmegaConf.create(node), _convert_="all")
+        return hydra.utils.instantiate(OmegaConf.create(_without_budget(node)), _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
         raise ValueError(str(cause) if isinstance(cause, ValueError) else str(error)) from error
+
+
+def _without_budget(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _without_budget(value) for key, value in node.items() if key != "budget"}
 
 
 def data(config: Any, codec: Codec | None = None) -> DataModule:
@@ -65,7 +74,11 @@ def data(config: Any, codec: Codec | None = None) -> DataModule:
 
 
 def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Task:
-    """The task with its model, built for the data that `spec` and `codec` describe."""
+    """The task with its model, built for the data that `spec` and `codec` describe.
+
+    In `config` the hidden sizes that meet a `model.budget` take its place.
+    """
+    meet_budget(config, spec=spec, codec=codec)
     settings = plain(config)
     built: Task = instantiate({**settings["task"], "_partial_": True})(spec=spec, codec=codec)
     built.record = {
@@ -75,6 +88,87 @@ def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Ta
         "fingerprint": fingerprint,
     }
     return built
+
+
+def meet_budget(config: Any, *, spec: DataSpec, codec: Codec, tolerance: float = 0.01) -> None:
+    """Choose the hidden sizes that give a model `model.budget` trainable parameters.
+
+    They keep their proportions to each other; embeddings keep their sizes. Of the sizes within
+    `tolerance` (a share of the budget) the roundest are taken, multiples of 8 before those of 4 and
+    2, which cells can divide among heads; where there are none, the closest. ValueError where the
+    smallest model is too large.
+    """
+    settings = plain(config)["model"]
+    budget = settings.get("budget")
+    if budget is None:
+        return
+    wanted = parameters(budget)
+    sizes = _sizes(settings, "hidden_size")
+    if not sizes or min(sizes.values()) < 1:
+        raise ValueError(f"model.budget={budget} needs hidden sizes to scale; they are {sizes}")
+    unit = min(sizes.values())
+
+    def resize(size: int) -> None:  # the smallest hidden size to this, the others with it
+        for path, own in sizes.items():
+            OmegaConf.update(config, path, round(size * own / unit))
+
+    @cache
+    def count(size: int) -> int:
+        resize(size)
+        factory = instantiate({**plain(config.task), "_partial_": True})
+        with torch.device("meta"):  # shapes without numbers
+            built = factory(spec=spec, codec=codec)
+        return sum(p.numel() for p in built.parameters() if p.requires_grad)
+
+    if count(1) > wanted:
+        embeddings = ", ".join(_sizes(settings, "embedding_size"))
+        mend = f" or a smaller {embeddings}" if embeddings else ""
+        raise ValueError(
+            f"model.budget={budget}: the smallest model has {count(1):,} parameters, at hidden "
+            f"size 1; choose a larger budget{mend}"
+        )
+    top = 8
+    while count(top) < wanted:
+        top *= 2
+    near = 8 * bisect_left(range(top // 8), wanted, key=lambda eights: count(max(1, 8 * eights)))
+    best, error = 1, 1.0
+    for step in (8, 4, 2, 1):  # sizes that divide badly may need fewer heads, and so other counts
+        around = [size for size in range(near - 16, near + 17, step) if size > 0]
+        best = min(around, key=lambda size: abs(count(size) - wanted))
+        error = count(best) / wanted - 1
+        if abs(error) <= tolerance:
+            break
+    resize(best)
+    config.model.budget = None
+    said = ", ".join(f"{path}={OmegaConf.select(config, path)}" for path in sizes)
+    say(f"model.budget={budget}: {said} has {count(best):,} trainable parameters ({error:+.2%})")
+    if abs(error) > tolerance:
+        say(f"warning: no hidden size comes within {tolerance:.0%} of model.budget={budget}")
+
+
+def parameters(budget: str | float) -> int:
+    """500k, 1.5M, 2_000_000 or 1e6 → so many parameters. ValueError for what is no such number."""
+    text = str(budget).strip().lower()
+    scale = {"k": 1e3, "m": 1e6, "b": 1e9}.get(text[-1:])
+    try:
+        number = float(text[:-1]) * scale if scale else float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number <= 1e12:
+        raise ValueError(
+            f"model.budget={budget}: give a number of parameters, 1 to 1e12, such as 2_000_000, "
+            "1e6, 500k, 1.5M or 1B"
+        )
+    return round(number)
+
+
+def _sizes(node: Mapping[str, Any], name: str, where: str = "model") -> dict[str, int]:
+    """The sizes called `name` of a model and its parts, by their keys; a cell's own are its own."""
+    found = {} if node.get(name) is None else {f"{where}.{name}": node[name]}
+    for key, value in node.items():
+        if key != "cell" and isinstance(value, Mapping):
+            found |= _sizes(value, name, f"{where}.{key}")
+    return found
 
 
 def task_of_checkpoint(record: Mapping[str, Any]) -> Task:

@@ -49,6 +49,8 @@ def run(config: DictConfig) -> float | None:
     torch.set_float32_matmul_precision("high")
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
+    if config.model.get("budget") is not None:
+        build.parameters(config.model.budget)
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)

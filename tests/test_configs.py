@@ -21,7 +21,7 @@ from data.codec import TokenizerSettings
 from tasks.base import Task
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/**/*.yaml"))
 PRIMARY = {
     group: name
     for entry in yaml.safe_load((CONFIGS / "config.yaml").read_text(encoding="utf-8"))["defaults"]
@@ -69,7 +69,8 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
 
 def choice(file: Path) -> str:
     """The command line's words for a file of a group."""
-    group, name = str(file.parent), file.stem
+    group, *below = file.with_suffix("").parts
+    name = "/".join(below)
     return f"{group}={name}" if group in PRIMARY else f"+{group}={name}"
 
 
@@ -101,7 +102,7 @@ def accepted(target: Callable[..., Any]) -> set[str] | None:
 
 def check_arguments(node: Mapping[str, Any], where: str) -> None:
     target = hydra.utils.get_object(node["_target_"])
-    arguments = {key: value for key, value in node.items() if key[0] != "_"}
+    arguments = {key: value for key, value in node.items() if key[0] != "_" and key != "budget"}
     names = accepted(target)
     unknown = set() if names is None else arguments.keys() - names
     assert not unknown, f"{where}: {node['_target_']} takes no {sorted(unknown)}"

@@ -64,7 +64,7 @@ def test_help_names_the_groups_and_examples_and_is_quick_to_say(call: Call) -> N
     ("override", "said"),
     [
         ("task=clasification", "did you mean classification?"),
-        ("cell=lstmm", "gru, lstm, memoryless, rnn"),
+        ("cell=lstmm", "lru, lstm, mamba, memoryless"),
         ("data=imbd", "did you mean imdb?"),
         ("model.hiden_size=3", "did you mean hidden_size?"),
         ("taks=tagging", "did you mean task?"),
