@@ -52,11 +52,11 @@ def keep_memory() -> None:
     By default it hands tensors of megabytes back to the system, which clears every page of them
     anew: a third of a small model's training step on a processor.
     """
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    trim_threshold, mmap_max = -1, -4  # malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc: nothing to set
         libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 2**30)
-        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(trim_threshold, -1)  # never
+        libc.mallopt(mmap_max, 0)
 
 
 def run_time() -> str:

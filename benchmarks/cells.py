@@ -163,9 +163,7 @@ def measure(name: str, rounds: int, precision: str) -> dict[str, Any]:
     batch = MATRIX_BATCH if isinstance(layer, ChunkLayer) else BATCH
     long = training(layer, batch, LONG)
     before = reset_peak()
-    seconds = turns(
-        {"long": long, "short": training(layer, batch, STEPS)}, max(2, rounds // 2), warm=False
-    )
+    seconds = turns({"long": long, "short": training(layer, batch, STEPS)}, max(2, rounds // 2))
     result["t4096_over_t256"] = round(seconds["short"] * LONG / STEPS / seconds["long"], 3)
     result["memory_gb"] = round((peak() - before) / 2**20, 2)
     result["precision"] = precision
@@ -184,10 +182,10 @@ def products(layer: Any) -> int:
     return sum(tensor.numel() for tensor in tensors if tensor.dim() > 1)
 
 
-def turns(runs: dict[str, Callable[[], None]], rounds: int, warm: bool = True) -> dict[str, float]:
-    """Median seconds of each, taken in turns."""
+def turns(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(-1 if warm else 0, rounds):
+    for turn in range(-1, rounds):
         for name, run in runs.items():
             start = time.perf_counter()
             run()

@@ -14,7 +14,7 @@ class LRU(ScanLayer):
     """h' = λ h + γ B x with h, λ, B complex; y = gelu(Re(C h) + D x), output y σ(W y).
 
     Every λ = exp(-exp(ν) + i exp(θ)) lies inside the unit circle whatever ν and θ become; γ =
-    sqrt(1 - |λ|²) keeps h as large as x. State: real and imaginary parts (B, 2 H). Orvieto et al.
+    sqrt(1 - |λ|²) keeps h as large as x. D is a vector, or a matrix where I is not H. State: real and imaginary parts (B, 2 H). Orvieto et al.
     2023, arXiv 2303.06349; the gated output is what its blocks put behind the layer.
     """
 
@@ -46,7 +46,12 @@ class LRU(ScanLayer):
         nn.init.normal_(self.read.weight, std=math.sqrt(0.5 / input_size))
         self.write = nn.Linear(2 * hidden_size, hidden_size, bias=False)  # C
         nn.init.normal_(self.write.weight, std=math.sqrt(0.5 / hidden_size))
-        self.skip = nn.Linear(input_size, hidden_size)  # D
+        same = input_size == hidden_size
+        self.skip = nn.Parameter(
+            torch.randn(hidden_size if same else (hidden_size, input_size))
+        )  # D
+        if not same:
+            nn.init.xavier_uniform_(self.skip)
         self.gate = nn.Linear(hidden_size, hidden_size) if gated else None
 
     def eigenvalues(self) -> Tensor:
@@ -54,9 +59,12 @@ class LRU(ScanLayer):
         return torch.polar(torch.exp(-self.log_rate.exp()), self.log_phase.exp())
 
     def coefficients(self, inputs: Tensor, tail: Tensor | None) -> tuple[Tensor, ...]:
-        norm = torch.sqrt(-torch.expm1(-2 * self.log_rate.exp()))  # γ
-        update = self.full(self.read(inputs)).unflatten(-1, (-1, 2)) * norm[:, None]
-        return torch.view_as_complex(update), self.skip(inputs)
+        norm = torch.sqrt(-torch.expm1(-2 * self.log_rate.exp()))  # γ, which scales the rows of B
+        weight = self.read.weight * norm.repeat_interleave(2)[:, None]
+        update = self.full(F.linear(inputs, weight)).unflatten(-1, (-1, 2))
+        vector = self.skip.dim() == 1
+        skip = inputs * self.skip if vector else F.linear(inputs, self.skip)
+        return torch.view_as_complex(update), skip
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
         update = coefficients[0]
