@@ -14,8 +14,9 @@ class LRU(ScanLayer):
     """h' = λ h + γ B x with h, λ, B complex; y = gelu(Re(C h) + D x), output y σ(W y).
 
     Every λ = exp(-exp(ν) + i exp(θ)) lies inside the unit circle whatever ν and θ become; γ =
-    sqrt(1 - |λ|²) keeps h as large as x. D is a vector, or a matrix where I is not H. State: real and imaginary parts (B, 2 H). Orvieto et al.
-    2023, arXiv 2303.06349; the gated output is what its blocks put behind the layer.
+    sqrt(1 - |λ|²) keeps h as large as x. D is a vector, or a matrix where I is not H. State: real
+    and imaginary parts (B, 2 H). Orvieto et al. 2023, arXiv 2303.06349; the gated output is what
+    its blocks put behind the layer.
     """
 
     def __init__(
