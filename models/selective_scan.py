@@ -49,7 +49,8 @@ class _SelectiveScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         hidden = initial.clone()
         decay = torch.empty_like(hidden)
-        outputs = torch.empty_like(inputs)
+        batch, length, features = inputs.shape
+        outputs = inputs.new_empty(length, batch, 1, features)
         kept = []
         with torch.autocast(inputs.device.type, enabled=False):
             steps = _steps(delta, delta * inputs, write, read)
@@ -58,9 +59,9 @@ class _SelectiveScan(torch.autograd.Function):
                     kept.append(hidden.clone())
                 torch.mul(step, rate, out=decay).exp_()
                 hidden.mul_(decay).baddbmm_(into, value)
-                outputs[:, place] = torch.bmm(out_of.transpose(1, 2), hidden).squeeze(1)
+                torch.bmm(out_of.transpose(1, 2), hidden, out=outputs[place])
         ctx.save_for_backward(delta, inputs, rate, write, read, *kept)
-        return outputs, hidden
+        return outputs.squeeze(2).transpose(0, 1), hidden
 
     @staticmethod
     @once_differentiable
@@ -68,11 +69,13 @@ class _SelectiveScan(torch.autograd.Function):
         delta, inputs, rate, write, read, *kept = ctx.saved_tensors
         steps = _steps(delta, delta * inputs, write, read)
         flow = d_hidden.clone()  # the gradient of h_t from all later steps
-        d_exponent, d_value = torch.empty_like(delta), torch.empty_like(delta)
-        d_write, d_read = torch.empty_like(write), torch.empty_like(read)
+        batch, length, features = delta.shape
+        d_exponent = flow.new_empty(length, batch, features)
+        d_value = flow.new_empty(length, batch, 1, features)
+        d_write = flow.new_empty(length, batch, write.size(2), 1)
+        d_read = torch.empty_like(d_write)
         d_rate = torch.zeros_like(flow)  # a sum over rows is left for the end
         scratch = torch.empty_like(flow)
-        length = delta.size(1)
         decays = flow.new_empty(CHUNK, *flow.shape)
         states = flow.new_empty(CHUNK + 1, *flow.shape)
         for chunk in reversed(range(len(kept))):
@@ -89,15 +92,22 @@ class _SelectiveScan(torch.autograd.Function):
                 own = place - begin
                 d_output = d_outputs[:, place].unsqueeze(1)
                 flow.baddbmm_(out_of, d_output)
-                d_read[:, place] = torch.bmm(states[own + 1], d_output.transpose(1, 2)).squeeze(2)
-                d_write[:, place] = torch.bmm(flow, value.transpose(1, 2)).squeeze(2)
-                d_value[:, place] = torch.bmm(into.transpose(1, 2), flow).squeeze(1)
+                torch.bmm(states[own + 1], d_output.transpose(1, 2), out=d_read[place])
+                torch.bmm(flow, value.transpose(1, 2), out=d_write[place])
+                torch.bmm(into.transpose(1, 2), flow, out=d_value[place])
                 flow.mul_(decays[own])
                 torch.mul(flow, states[own], out=scratch)  # the gradient of Δ_t A
                 d_rate.addcmul_(scratch, step)
-                d_exponent[:, place] = scratch.mul_(rate).sum(1)
-        d_delta = d_exponent + d_value * inputs
-        return d_delta, d_value * delta, d_rate.sum(0), d_write, d_read, flow
+                torch.sum(scratch.mul_(rate), 1, out=d_exponent[place])
+        by_row = d_value.squeeze(2).transpose(0, 1)
+        return (
+            torch.addcmul(d_exponent.transpose(0, 1), by_row, inputs),
+            by_row * delta,
+            d_rate.sum(0),
+            d_write.squeeze(3).transpose(0, 1),
+            d_read.squeeze(3).transpose(0, 1),
+            flow,
+        )
 
 
 def _steps(

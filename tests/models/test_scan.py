@@ -1,0 +1,157 @@
+"""The fast recurrences equal their plain twins, in values and gradients."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import models.scan
+from models.convolution import depthwise, next_tail, windows
+from models.product import RepeatedProduct, product
+from models.scan import (
+    elementwise_scan,
+    elementwise_scan_loop,
+    linear_scan,
+    linear_scan_loop,
+)
+from models.selective_scan import selective_scan, selective_scan_loop
+
+B, S = 3, 5
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=dtype, generator=generator)
+
+
+def same(fast, plain, tensors: list[Tensor]) -> None:
+    found = []
+    for run in (fast, plain):
+        given = [tensor.clone().requires_grad_() for tensor in tensors]
+        outputs = run(*given)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = sum((part * draw(*part.shape, dtype=part.dtype, seed=9)).sum() for part in outputs)
+        total = total.real if total.is_complex() else total
+        found.append([*outputs, *torch.autograd.grad(total, given)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_linear_scan(dtype: torch.dtype, steps: int) -> None:
+    decay, update = draw(B, steps, S, dtype=dtype), draw(B, steps, S, dtype=dtype, seed=2)
+    same(linear_scan, linear_scan_loop, [0.7 * decay, update, draw(B, S, dtype=dtype, seed=3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("steps", [1, 2, 7, 16])
+def test_doubling_equals_the_loop(monkeypatch, dtype: torch.dtype, steps: int) -> None:
+    """What a GPU runs, here on the processor."""
+
+    def accumulate(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
+        first = update[:, :1] + decay[:, :1] * initial[:, None]
+        return models.scan._double(decay, torch.cat([first, update[:, 1:]], dim=1))
+
+    def backwards(slopes: Tensor, grad: Tensor) -> Tensor:
+        shifted = torch.cat([slopes[:, 1:], torch.zeros_like(slopes[:, :1])], dim=1)
+        return models.scan._double(shifted.flip(1), grad.flip(1)).flip(1)
+
+    monkeypatch.setattr(models.scan, "_accumulate", accumulate)
+    monkeypatch.setattr(models.scan, "_accumulate_backwards", backwards)
+    decay, update = draw(B, steps, S, dtype=dtype), draw(B, steps, S, dtype=dtype, seed=2)
+    same(linear_scan, linear_scan_loop, [0.7 * decay, update, draw(B, S, dtype=dtype, seed=3)])
+
+
+def test_one_decay_for_all_steps_gets_the_sum_of_their_gradients() -> None:
+    update, initial = draw(B, 6, S), draw(B, S, seed=2)
+    same(
+        lambda a, b, h: linear_scan(a.expand_as(b), b, h),
+        lambda a, b, h: linear_scan_loop(a.expand_as(b), b, h),
+        [draw(S, seed=3), update, initial],
+    )
+
+
+def advance(state: Tensor, inputs: Tensor, gate: Tensor, *, weight: Tensor) -> Tensor:
+    return torch.tanh(inputs + weight * state) * gate.sigmoid() + 0.5 * state
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_elementwise_scan(steps: int) -> None:
+    tensors = [draw(B, steps, S), draw(B, steps, S, seed=2), draw(B, S, seed=3), draw(S, seed=4)]
+    same(
+        lambda x, g, h, w: elementwise_scan(partial(advance, weight=w), (x, g), h),
+        lambda x, g, h, w: elementwise_scan_loop(partial(advance, weight=w), (x, g), h),
+        tensors,
+    )
+    with torch.no_grad():
+        step = partial(advance, weight=tensors[3])
+        quiet = elementwise_scan(step, tensors[:2], tensors[2])
+        assert torch.equal(quiet, elementwise_scan_loop(step, tensors[:2], tensors[2]))
+
+
+@pytest.mark.parametrize("steps", [1, 15, 16, 17, 40])
+def test_selective_scan(steps: int) -> None:
+    features, states = 4, 3
+    tensors = [
+        draw(B, steps, features).abs(),
+        draw(B, steps, features, seed=2),
+        -draw(states, features, seed=3).abs(),
+        draw(B, steps, states, seed=4),
+        draw(B, steps, states, seed=5),
+        draw(B, states, features, seed=6),
+    ]
+    same(selective_scan, selective_scan_loop, tensors)
+
+
+@pytest.mark.parametrize("blocks", [(), (2,)])
+def test_repeated_products_equal_plain_ones(blocks: tuple[int, ...]) -> None:
+    """A recurrence, so that gradients pass from product to product."""
+    shape = (*blocks, 4, 4)
+
+    def run(repeated: bool, hidden: Tensor, matrix: Tensor) -> Tensor:
+        times = RepeatedProduct(matrix) if repeated else partial(product, matrix=matrix)
+        total = hidden
+        for _ in range(4):
+            hidden = torch.tanh(times(hidden))
+            total = total + hidden
+        return total
+
+    tensors = [draw(*blocks, B, 4), draw(*shape, seed=2)]
+    same(partial(run, True), partial(run, False), tensors)
+
+
+def test_a_repeated_product_without_a_call_has_no_gradient_and_frozen_ones_need_none() -> None:
+    matrix = draw(4, 4).requires_grad_()
+    RepeatedProduct(matrix)
+    hidden = draw(B, 4, seed=2).requires_grad_()
+    RepeatedProduct(matrix.detach())(hidden).sum().backward()
+    assert matrix.grad is None and hidden.grad is not None
+
+
+def test_repeated_products_are_rounded_as_autocast_does() -> None:
+    hidden, matrix = draw(B, 4, dtype=torch.float32), draw(4, 4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(RepeatedProduct(matrix)(hidden), F.linear(hidden, matrix))
+
+
+def test_windows_and_tails_make_a_causal_convolution_in_pieces() -> None:
+    inputs, weight, bias = draw(B, 9, S), draw(4, S, seed=2), draw(S, seed=3)
+    padded = F.pad(inputs.transpose(1, 2), (3, 0))
+    expected = F.conv1d(padded, weight.t()[:, None], bias, groups=S).transpose(1, 2)
+    tail, parts = torch.zeros(B, 3, S).double(), []
+    for piece in inputs.split([1, 2, 6], dim=1):
+        parts.append(depthwise(windows(piece, tail), weight, bias))
+        tail = next_tail(piece, tail)
+    torch.testing.assert_close(torch.cat(parts, 1), expected)
+    assert torch.equal(tail, inputs[:, -3:])
+
+
+def test_a_tail_is_that_of_the_valid_inputs() -> None:
+    inputs, tail = draw(3, 5, S), draw(3, 2, S, seed=2)
+    found = next_tail(inputs, tail, torch.tensor([5, 0, 1]))
+    assert torch.equal(found[0], inputs[0, 3:5])
+    assert torch.equal(found[1], tail[1])
+    assert torch.equal(found[2], torch.stack([tail[2, 1], inputs[2, 0]]))
