@@ -49,7 +49,7 @@ def trained(call: Call) -> str:
 
 def test_help_names_the_groups_and_examples_and_is_quick_to_say(call: Call) -> None:
     said = call("train.py", "--help").stdout
-    for words in ("cell: gru, lstm", "task: captioning", "fit=false ckpt=", "--multirun"):
+    for words in ("cell: deltanet, gru", "task: captioning", "fit=false ckpt=", "--multirun"):
         assert words in said
     assert "--n-best" in call("predict.py", "--help").stdout
     loaded = "import sys; sys.argv = ['train.py']; import train; print('torch' in sys.modules)"
