@@ -56,9 +56,9 @@ class RGLRU(ScanLayer):
         entered, gate = self.enter(inputs).chunk(2, dim=-1)
         filtered = self.full(depthwise(windows(entered, tail), self.filters, self.filter_bias))
         recurrence, write = self._block_diagonal(filtered)
-        log_decay = -SHARPNESS * F.softplus(-self.decay) * recurrence.sigmoid()
-        update = torch.sqrt(-torch.expm1(2 * log_decay)) * write.sigmoid() * filtered
-        return log_decay.exp(), update, gate, entered
+        decay = torch.exp(-SHARPNESS * F.softplus(-self.decay) * recurrence.sigmoid())
+        norm = torch.sqrt((1 - decay.square()).clamp(min=1e-6))  # the root has no slope at zero
+        return decay, norm * write.sigmoid() * filtered, gate, entered
 
     def _block_diagonal(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, H) → two gates (B, T, H)."""
