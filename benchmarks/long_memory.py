@@ -1,0 +1,156 @@
+"""How long a memory every cell learns to have: the experiments of configs/experiment/memory.
+
+    python benchmarks/long_memory.py [CELL ...] [--experiments adding_600 copy_1000] [--seeds 1 2 3]
+        [--jobs 2] [--out runs/long_memory] [--set trainer.max_steps=500 ...]
+
+Each cell trains on each experiment with each seed, as `python train.py experiment=memory/E cell=C
+seed=S` does, in a process of its own with one thread; `--jobs` of them at a time. What is there
+already is not run again, so a table grows by calling this with more cells or seeds. Writes
+long_memory.csv, long_memory.md and one JSON file a run; ends with one JSON object,
+{experiment: {cell: {"error": [one a seed], "minutes": [...], ...}}}. The error is test/mse for
+`adding` and test/loss in nats a step for `copy`.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem for path in (ROOT / "configs" / "experiment" / "memory").glob("*.yaml")
+)
+
+
+class Run(NamedTuple):
+    experiment: str
+    cell: str
+    seed: int
+
+    @property
+    def metric(self) -> str:
+        return "test/mse" if self.experiment.startswith("adding") else "test/loss"
+
+    def file(self, folder: Path) -> Path:
+        return folder / self.experiment / f"{self.cell}-{self.seed}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="default: all")
+    parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--out", type=Path, default=Path("runs/long_memory"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
+    options = parser.parse_args()
+    unknown = [name for name in options.cells if name not in CELLS]
+    if unknown:
+        parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
+    runs = [
+        Run(experiment, cell, seed)
+        for seed in options.seeds
+        for experiment in options.experiments
+        for cell in options.cells or CELLS
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda run: once(run, options.out, options.overrides), runs))
+    results = collect(options.out)
+    write(results, options.out)
+    print(json.dumps(results))
+
+
+def once(run: Run, folder: Path, overrides: list[str]) -> None:
+    """Train and test, unless that was done before with the same settings."""
+    file = run.file(folder)
+    if file.exists() and json.loads(file.read_text())["overrides"] == overrides:
+        return
+    place = file.with_suffix("")
+    command = [
+        sys.executable,
+        "train.py",
+        f"experiment=memory/{run.experiment}",
+        f"cell={run.cell}",
+        f"seed={run.seed}",
+        "logger=csv",
+        f"hydra.run.dir={place.resolve()}",
+        *overrides,
+    ]
+    start = time.perf_counter()
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    found = subprocess.run(
+        command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    if found.returncode:
+        print(f"{run} failed:\n{found.stdout[-2000:]}{found.stderr[-2000:]}", flush=True)
+        return
+    error = json.loads(found.stdout.splitlines()[-1])["test"][run.metric]
+    result = {
+        **run._asdict(),
+        "metric": run.metric,
+        "error": error,
+        "minutes": round(seconds / 60, 2),
+        "overrides": overrides,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result))
+    print(f"{run.experiment} {run.cell} {run.seed}: {error} in {seconds / 60:.1f} min", flush=True)
+
+
+def collect(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """All that was measured below the folder, best cell first."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*/*.json")):
+        run = json.loads(file.read_text())
+        cells = found.setdefault(run["experiment"], {})
+        entry = cells.setdefault(run["cell"], {"seeds": [], "error": [], "minutes": []})
+        entry["seeds"].append(run["seed"])
+        entry["error"].append(run["error"])
+        entry["minutes"].append(run["minutes"])
+    return {
+        experiment: dict(sorted(cells.items(), key=lambda item: statistics.fmean(item[1]["error"])))
+        for experiment, cells in found.items()
+    }
+
+
+def write(results: dict[str, dict[str, dict[str, Any]]], folder: Path) -> None:
+    """long_memory.csv, a line a run; long_memory.md, a table of means over seeds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "long_memory.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["experiment", "cell", "seed", "error", "minutes"])
+        for experiment, cells in results.items():
+            for cell, entry in cells.items():
+                lines = zip(entry["seeds"], entry["error"], entry["minutes"], strict=True)
+                writer.writerows([experiment, cell, *line] for line in lines)
+    names = list(results)
+    cells = sorted({cell for found in results.values() for cell in found})
+    lines = ["| cell | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
+    for cell in cells:
+        entries = [describe(results[name].get(cell)) for name in names]
+        lines.append(f"| `{cell}` | " + " | ".join(entries) + " |")
+    (folder / "long_memory.md").write_text("\n".join(lines) + "\n")
+
+
+def describe(entry: dict[str, Any] | None) -> str:
+    """Mean error ± deviation over seeds (minutes a run)."""
+    if entry is None:
+        return ""
+    errors, minutes = entry["error"], statistics.fmean(entry["minutes"])
+    spread = f" ± {statistics.stdev(errors):.1g}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.3g}{spread} ({minutes:.1f} min)"
+
+
+if __name__ == "__main__":
+    main()
