@@ -17,7 +17,7 @@ class LMU(StepwiseLayer):
 
     outputs_state = True
     recurrent = ("recurrence",)
-    other = ("read", "encoder")
+    other = ("of_memory",)
 
     def __init__(
         self, *, input_size: int, hidden_size: int, order: int = 64, window: int = 256
@@ -44,18 +44,24 @@ class LMU(StepwiseLayer):
         self.register_buffer("transition", transition, persistent=False)
         self.register_buffer("entry", entry, persistent=False)
 
+    @property
+    def of_memory(self) -> Tensor:
+        """What a memory m gives the next step: W_m A m and e_m m in one product (H + 1, order)."""
+        return torch.cat([self.read @ self.transition, self.encoder])
+
     def project(self, inputs: Tensor) -> Tensor:
         return self.full(self.enter(inputs))
 
     def recur(
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (hidden, memory), (recurrence, read, encoder) = state, products
-        both = projected + recurrence(hidden)
-        written = self.full(both[:, -1:] + encoder(memory))
+        (hidden, memory), (recurrence, of_memory) = state, products
+        both = projected + recurrence(hidden) + of_memory(memory)
+        written = self.full(both[:, -1:])
         with torch.autocast(memory.device.type, enabled=False):  # a memory must not be rounded
             memory = torch.addcmul(memory @ self.transition.t(), written, self.entry)
-        hidden = torch.tanh(both[:, :-1] + read(memory))
+            # W_m m' = W_m A m, which `both` holds, and W_m B u
+            hidden = torch.addcmul(both[:, :-1], written, self.read @ self.entry).tanh()
         return hidden, (hidden, memory)
 
 
