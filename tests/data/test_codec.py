@@ -172,9 +172,9 @@ def test_codecs_are_found_by_kind_in_a_fresh_process() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kind": "syllables"}, "kind is 'syllables'; there are words, characters, bpe"),
-        ({"pre_tokenizer": "moses"}, "words, whitespace, basic_english"),
-        ({"normalizer": "nfd"}, "none, nfc, nfkc"),
+        ({"kind": "syllables"}, "kind is 'syllables'; there are words, characters, bytes"),
+        ({"pre_tokenizer": "spacy"}, "words, whitespace, basic_english, moses, jieba"),
+        ({"normalizer": "nfx"}, "none, nfc, nfkc, nfd, nfkd"),
         ({"vocab_size": 3}, "vocab_size must be over 4"),
     ],
 )
