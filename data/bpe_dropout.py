@@ -13,9 +13,10 @@ class BPEDropout:
     """Takes the symbols of encoded texts apart into characters and merges them anew.
 
     At each step every merge that is possible is left out with probability `dropout`, and of the
-    others the one that was learnt first is done; a word is finished when none is left. `tokenizers`
-    does the same, but with randomness that cannot be seeded. All words of a batch are merged side
-    by side. With `dropout` 0 the symbols come back as they were.
+    others the one that was learnt first is done; a word is finished when none is left. All words of
+    a batch are merged side by side, from their symbols: the text is not read again. With `dropout`
+    0 the symbols come back as they were. (The dropout of `tokenizers` cannot be seeded, and tries a
+    merge that it left out again within a step: it leaves out fewer.)
     """
 
     def __init__(self, tokenizer: Tokenizer, dropout: float) -> None:
@@ -38,7 +39,7 @@ class BPEDropout:
         self.keys = np.append(keys[order], -1)  # never empty
         self.ranks = np.append(order, 0)
         merged = np.array([table[a + b] for a, b in merges], np.int32)
-        self.merged = np.append(merged, 0).astype(np.int32)
+        self.merged = np.append(merged[order], 0).astype(np.int32)
 
     def __call__(self, ids: Ragged, random: np.random.Generator) -> Ragged:
         """Rows of symbols → the same texts in other symbols."""

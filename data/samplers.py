@@ -146,8 +146,10 @@ class BucketBatchSampler(BatchSampler):
     def _pooled(self, order: np.ndarray, pool: int) -> list[np.ndarray]:
         """Examples in random order → steps, sorted by length within pools of so many steps."""
         size = self.batch_size * self.world_size * pool
-        starts = range(0, len(order), size)
-        pools = [_by_length(self.lengths, order[start : start + size]) for start in starts]
+        cuts: Any = range(size, len(order), size)
+        if self.batch_tokens is not None:
+            cuts = max(1, len(order) // size)  # of equal sizes: none has but a few long examples
+        pools = [_by_length(self.lengths, pool) for pool in np.array_split(order, cuts)]
         if self.batch_tokens is not None:
             # up and down in turn, so that a step may span two pools; the shortest come last
             pools[-1::-2] = [up[::-1] for up in pools[-1::-2]]

@@ -79,7 +79,7 @@ def train_unigram(
 
 def _alphabet(size: int) -> int:
     """How many characters a vocabulary may spend on the alphabet: of Chinese, the frequent ones."""
-    return max(100, size // 2)
+    return max(1, min(max(100, size // 2), size - len(SPECIALS) - 1))
 
 
 def _in_one_order(pieces: list[list[Any]]) -> list[list[Any]]:

@@ -20,7 +20,17 @@ from data.specials import BOS, EOS, PAD, SPECIALS, UNK
 from data.tokenizer_file import our_symbols
 from data.tokenizer_settings import TokenizerSettings
 
-__all__ = ["BOS", "EOS", "PAD", "SPECIALS", "UNK", "TextCodec", "TokenizerSettings", "chunks"]
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "SPECIALS",
+    "UNK",
+    "TextCodec",
+    "TokenizerSettings",
+    "chunks",
+    "symbols_hash",
+]
 
 # said here, or each worker forked after tokenising would print a warning; workers never tokenise
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -47,7 +57,7 @@ class TextCodec:
     @property
     def hash(self) -> str:
         """Tells vocabularies apart: a model's numbers mean nothing in another one."""
-        return hashlib.blake2b(json.dumps(self.symbols).encode(), digest_size=4).hexdigest()
+        return symbols_hash(self.symbols)
 
     @cached_property
     def lowercase(self) -> bool:
@@ -215,6 +225,10 @@ _SINGLE = ("characters", "bytes")
 
 def _chinese_words(text: str) -> list[str]:
     return [word for word in hanzi.words(text) if not word.isspace()]
+
+
+def symbols_hash(symbols: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(list(symbols)).encode(), digest_size=4).hexdigest()
 
 
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
