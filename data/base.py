@@ -88,9 +88,9 @@ class DataModule(LightningDataModule):
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         kind = type(self)
-        alike = kind.lengths is DataModule.lengths
-        if self.batch_tokens is not None and (alike or kind.sampler is not DataModule.sampler):
-            what = "examples of one length" if alike else "windows of a stream"
+        stream = kind.sampler is not DataModule.sampler
+        if self.batch_tokens is not None and (stream or kind.lengths is DataModule.lengths):
+            what = "windows of a stream" if stream else "examples of one length"
             raise ValueError(
                 f"data.batch_tokens={self.batch_tokens} cuts batches of texts of unequal length, "
                 f"but data {self.name!r} has {what}: unset it and set data.batch_size"
