@@ -213,8 +213,6 @@ class DataModule(LightningDataModule):
         sampler = self.sampler("train")
         if isinstance(sampler, BucketBatchSampler):
             padding["padding"] = round(sampler.padding(), 4)
-            if self.batch_tokens is not None:
-                padding["batches"] = len(sampler)
         return {**self._ready().report, **padding}
 
     def prepare_data(self) -> None:
