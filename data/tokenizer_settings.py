@@ -49,7 +49,7 @@ class TokenizerSettings:
                 raise ValueError(f"tokenizer.{name} is {value!r}; there are {', '.join(options)}")
         for wrong, message in [
             (self.kind == "file" and self.file is None,
-             "tokenizer=file needs tokenizer.file=PATH, a tokenizer.json"),
+             "tokenizer.kind=file needs tokenizer.file=PATH, a tokenizer.json"),
             (self.vocab_size is not None and self.vocab_size <= len(SPECIALS),
              f"tokenizer.vocab_size must be over {len(SPECIALS)} (the special symbols), "
              f"got {self.vocab_size}"),

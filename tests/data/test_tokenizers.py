@@ -176,7 +176,7 @@ def test_moses_cuts_english_as_its_rules_say() -> None:
         ({"kind": "bpe", "dropout": 1.0}, "share of 0 to below 1, got 1.0"),
         ({"chinese": "taiwan"}, "chinese is 'taiwan'; there are keep, simplified, traditional"),
         ({"min_frequency": 0}, "min_frequency must be at least 1"),
-        ({"kind": "file"}, "tokenizer=file needs tokenizer.file=PATH"),
+        ({"kind": "file"}, "kind=file needs tokenizer.file=PATH"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(wrong: dict, message: str) -> None:
