@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from data.arrays import Ragged
 from data.codec import TokenizerSettings, codec_from_plain
 from data.samplers import Indices
+from data.synthetic.shapes import Shapes
 from data.text import TextStreams
 from data.text_labels import TextLabels
 from data.text_pairs import TextPairs
@@ -159,3 +160,23 @@ def test_batches_know_their_epoch(make: Make) -> None:
     sampler.set_epoch(4)
     batches = list(sampler)
     assert all(type(batch) is Indices and batch.epoch == 4 for batch in batches)
+
+
+def test_captions_are_read_in_other_pieces_too(tmp_path: Path) -> None:
+    own = TokenizerSettings(kind="bpe", vocab_size=60, dropout=0.3)
+    data = Shapes(
+        name="shapes", cache_dir=str(tmp_path), seed=1, batch_size=16, train_size=48,
+        validation_size=8, test_size=8, tokenizer=own,
+    )  # fmt: skip
+    first, second = (
+        {
+            data.codec.outputs.decode(row): tuple(row[:length].tolist())
+            for batch in epoch(data, number)
+            for row, length in zip(batch.target, batch.target_lengths, strict=True)
+        }
+        for number in (0, 1)
+    )
+    assert first.keys() == second.keys()
+    assert sum(first[text] != second[text] for text in first) > 0.7 * len(first)
+    usual = epoch(data, 0, "validation"), epoch(data, 5, "validation")
+    assert all(torch.equal(a.target, b.target) for a, b in zip(*usual, strict=True))
