@@ -162,9 +162,7 @@ class Generation(Task):
     def comparable(self, references: list[str]) -> list[str]:
         """References in the form in which the model could have written them."""
         assert self.codec.outputs is not None
-        if self.codec.outputs.lowercase:
-            return [reference.lower() for reference in references]
-        return references
+        return [self.codec.outputs.comparable(reference) for reference in references]
 
     def table(self, split: str) -> Table:
         rows = []
