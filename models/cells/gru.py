@@ -1,9 +1,10 @@
 """Gated recurrent unit."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
+from models.state import State, leaves
 
 
 class GRU(FusedLayer):
@@ -34,3 +35,10 @@ class GRU(FusedLayer):
         if chrono_steps is not None:
             kept = chrono_biases(hidden_size, chrono_steps)
             set_gate_bias(self.rnn, gate=1, value=kept)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        (hidden,) = leaves(state)
+        pairs = zip(entered.chunk(3, dim=-1), recurrent.chunk(3, dim=-1), strict=True)
+        (a, b), (c, d), (e, f) = pairs
+        candidate = (e + (a + b).sigmoid() * f).tanh()
+        return candidate + (c + d).sigmoid() * (hidden - candidate)

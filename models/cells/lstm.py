@@ -1,10 +1,10 @@
 """Long short-term memory."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
-from models.state import State
+from models.state import State, leaves
 
 
 class LSTM(FusedLayer):
@@ -44,3 +44,8 @@ class LSTM(FusedLayer):
 
     def initial_state(self, batch_size: int) -> State:
         return self.zeros(batch_size, self.output_size), self.zeros(batch_size, self.output_size)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        write, forget, candidate, output = (entered + recurrent).chunk(4, dim=-1)
+        cell = forget.sigmoid() * leaves(state)[1] + write.sigmoid() * candidate.tanh()
+        return output.sigmoid() * cell.tanh(), cell
