@@ -21,9 +21,14 @@ def gru_steps(inputs: Tensor, hidden: Tensor, weights: list[Tensor]) -> tuple[Te
     product = RepeatedProduct(recurrent, bias_hidden)
     outputs = []
     for projected in F.linear(inputs, weight, bias).unbind(1):
-        hidden = _Step.apply(projected, product(hidden), hidden)
+        hidden = gru_step(projected, product(hidden), hidden)
         outputs.append(hidden)
     return torch.stack(outputs, dim=1), hidden
+
+
+def gru_step(projected: Tensor, product: Tensor, hidden: Tensor) -> Tensor:
+    """W x + b and U h + c (B, 3 H), h (B, H) → h'."""
+    return _Step.apply(projected, product, hidden)
 
 
 class _Step(torch.autograd.Function):

@@ -54,6 +54,19 @@ class RecurrentLayer(nn.Module):
         """Run one step, as `forward` does for T = 1: (B, I) → (B, O), state."""
         raise NotImplementedError
 
+    def stepper(self, known: Tensor) -> "Stepper":
+        """`step` for the steps of one sequence in turn, with what they share done once.
+
+        `known` (B, T, K) are the first K features of every input: each call gives the others,
+        (B, I - K), and the state.
+        """
+        steps = iter(known.unbind(1))
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            return self.step(torch.cat([next(steps), rest.to(known.dtype)], dim=-1), state)
+
+        return step
+
     def drawn(self) -> "RecurrentLayer":
         """The layer as it runs through one sequence: itself, unless noise is drawn for each."""
         return self
@@ -84,6 +97,9 @@ class RecurrentLayer(nn.Module):
     def zeros(self, batch_size: int, *sizes: int) -> Tensor:
         """An empty leaf (B, *sizes) where the parameters are."""
         return next(self.parameters()).new_zeros(batch_size, *sizes)
+
+
+Stepper = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 class CellFactory(Protocol):
@@ -160,6 +176,18 @@ class StepwiseLayer(RecurrentLayer):
         products = tuple(partial(product, matrix=matrix) for matrix in self._matrices())
         output, following = self.recur(self.project(inputs), given, products)
         return output, tuple(map(keep_dtype, following, given))
+
+    def stepper(self, known: Tensor) -> Stepper:
+        products = tuple(RepeatedProduct(matrix) for matrix in self._matrices())
+        steps = iter(known.unbind(1))
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            given = tuple(leaves(self.begin(rest.size(0), state)))
+            inputs = torch.cat([next(steps), rest.to(known.dtype)], dim=-1)
+            output, following = self.recur(self.project(inputs), given, products)
+            return output, tuple(map(keep_dtype, following, given))
+
+        return step
 
     def _matrices(self) -> list[Tensor]:
         # Read by name at every call: a dropped weight is then the one that runs.

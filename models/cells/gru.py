@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
-from models.gru_steps import gru_steps
+from models.gru_steps import gru_step, gru_steps
+from models.state import State, leaves
 
 
 class GRU(FusedLayer):
@@ -36,6 +37,9 @@ class GRU(FusedLayer):
         if chrono_steps is not None:
             kept = chrono_biases(hidden_size, chrono_steps)
             set_gate_bias(self.rnn, gate=1, value=kept)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        return gru_step(entered, recurrent, *leaves(state))
 
     def _call(
         self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
