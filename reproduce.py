@@ -21,7 +21,7 @@ def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not answers.exists():
         raise ValueError(
             f"{answers} does not exist: test the run (train.py fit=false ckpt=...); "
-            "only translation and captioning leave their answers"
+            "language models and real-valued answers leave none"
         )
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
@@ -39,11 +39,20 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
     (task, rows_a), (other, rows_b) = read_run(run_a), read_run(run_b)
     if task["_target_"] != other["_target_"]:
         raise ValueError(f"different tasks: {task['_target_']} and {other['_target_']}")
-    keys = [[(row["index"], row["references"]) for row in rows] for rows in (rows_a, rows_b)]
+    keys = [
+        [(row["index"], row.get("references", row.get("target"))) for row in rows]
+        for rows in (rows_a, rows_b)
+    ]
     if keys[0] != keys[1]:
         raise ValueError(
             f"different test examples: {len(rows_a)} and {len(rows_b)}; test both on the same data"
         )
+    if "target" in rows_a[0]:
+        hits = [[[sum(g == r for g, r in zip(row["prediction"], row["target"], strict=True)),
+                  len(row["target"])] for row in rows] for rows in (rows_a, rows_b)]  # fmt: skip
+        sums = [np.array(own, float) for own in hits]
+        found = paired_bootstrap(*sums, mean_score, samples=samples, seed=seed)
+        return {"accuracy": found._asdict()}
     references = [row["references"] for row in rows_a]
     texts = [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)]
     tokenize = task.get("bleu_tokenize", "auto")
