@@ -153,7 +153,7 @@ class StepwiseLayer(RecurrentLayer):
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         current = tuple(leaves(self.begin(inputs.size(0), state)))
-        products = tuple(RepeatedProduct(matrix) for matrix in self._matrices())
+        products = tuple(RepeatedProduct(matrix) for matrix in self.matrices())
         valid = None
         if lengths is not None:
             places = torch.arange(inputs.size(1), device=inputs.device)
@@ -173,12 +173,12 @@ class StepwiseLayer(RecurrentLayer):
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         given = tuple(leaves(self.begin(inputs.size(0), state)))
-        products = tuple(partial(product, matrix=matrix) for matrix in self._matrices())
+        products = tuple(partial(product, matrix=matrix) for matrix in self.matrices())
         output, following = self.recur(self.project(inputs), given, products)
         return output, tuple(map(keep_dtype, following, given))
 
     def stepper(self, known: Tensor) -> Stepper:
-        products = tuple(RepeatedProduct(matrix) for matrix in self._matrices())
+        products = tuple(RepeatedProduct(matrix) for matrix in self.matrices())
         steps = iter(known.unbind(1))
 
         def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
@@ -189,7 +189,8 @@ class StepwiseLayer(RecurrentLayer):
 
         return step
 
-    def _matrices(self) -> list[Tensor]:
+    def matrices(self) -> list[Tensor]:
+        """The matrices of `products`, as they are at this call."""
         # Read by name at every call: a dropped weight is then the one that runs.
         return [attrgetter(name)(self) for name in (*self.recurrent, *self.other)]
 

@@ -1,6 +1,7 @@
 """Legendre memory unit."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix
@@ -17,7 +18,6 @@ class LMU(StepwiseLayer):
 
     outputs_state = True
     recurrent = ("recurrence",)
-    other = ("of_memory",)
 
     def __init__(
         self, *, input_size: int, hidden_size: int, order: int = 64, window: int = 256
@@ -44,24 +44,31 @@ class LMU(StepwiseLayer):
         self.register_buffer("transition", transition, persistent=False)
         self.register_buffer("entry", entry, persistent=False)
 
-    @property
-    def of_memory(self) -> Tensor:
-        """What a memory m gives the next step: W_m A m and e_m m in one product (H + 1, order)."""
-        return torch.cat([self.read @ self.transition, self.encoder])
-
     def project(self, inputs: Tensor) -> Tensor:
-        return self.full(self.enter(inputs))
+        weight, bias = self._whole(self.enter.weight), self._whole(self.enter.bias[:, None])
+        return self.full(F.linear(inputs, weight, bias.squeeze(1)))
+
+    def matrices(self) -> list[Tensor]:
+        """What h and m, side by side, give h' and u: one matrix (H + 1, H + order)."""
+        of_memory = torch.cat([self.read @ self.transition, self.encoder])
+        return [self._whole(torch.cat([self.recurrence, of_memory], dim=1))]
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        """Rows (H + 1, ·) of h' and, last, of u → the same, with W_m B u added to those of h'.
+
+        W_m m' is W_m A m + W_m B u: h' then needs no product with m', which would have to wait.
+        """
+        reach = (self.read @ self.entry)[:, None]
+        return torch.cat([torch.addcmul(rows[:-1], reach, rows[-1:]), rows[-1:]])
 
     def recur(
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (hidden, memory), (recurrence, of_memory) = state, products
-        both = projected + recurrence(hidden) + of_memory(memory)
-        written = self.full(both[:, -1:])
+        (hidden, memory), (product,) = state, products
+        both = projected + product(torch.cat([hidden, memory], dim=1))
+        hidden = torch.tanh(both[:, :-1])
         with torch.autocast(memory.device.type, enabled=False):  # a memory must not be rounded
-            memory = torch.addcmul(memory @ self.transition.t(), written, self.entry)
-            # W_m m' = W_m A m, which `both` holds, and W_m B u
-            hidden = torch.addcmul(both[:, :-1], written, self.read @ self.entry).tanh()
+            memory = torch.addcmul(memory @ self.transition.t(), both[:, -1:], self.entry)
         return hidden, (hidden, memory)
 
 
