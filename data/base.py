@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from lightning import LightningDataModule
 
-from data.arrays import SPLITS, Split, fingerprint, open_splits, save_splits
+from data.arrays import Split, fingerprint, open_splits, save_splits
 from data.codec import Codec, codec_from_plain
 from data.samplers import BatchSampler, BucketBatchSampler, ResumableLoader
 from data.sources import Loaded, Source, load
@@ -86,6 +86,7 @@ class DataModule(LightningDataModule):
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         self._prepared: Prepared | None = None
         self.fingerprint = ""
+        self.scratch: Path | None = None  # while data is prepared: files that do not stay
         # of a trained model: set before the data is prepared, it is used in place of a new one
         self.given_codec: Codec | None = None
 
@@ -138,7 +139,7 @@ class DataModule(LightningDataModule):
         """Raw rows of train, validation and test."""
         return load(
             self.source(), columns=self.columns(), seed=self.split_seed,
-            together=self.together(), in_order=self.in_order,
+            together=self.together(), in_order=self.in_order, scratch=self.scratch,
         )  # fmt: skip
 
     def together(self) -> str | None:
@@ -183,22 +184,32 @@ class DataModule(LightningDataModule):
         with FileLock(f"{folder}.lock"):
             if (folder / "prepared.json").exists():
                 return
-            loaded = self.load()
-            prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
-            sizes: Report = {split: len(prepared.splits[split]) for split in SPLITS}
-            plain: dict[str, Any] = {
-                "spec": prepared.spec.to_plain(),
-                "codec": prepared.codec.to_plain(),
-                "report": {**sizes, **loaded.notes, **prepared.report},
-            }
-            plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
             # written aside and moved into place: a killed process leaves nothing half-made
             aside = Path(f"{folder}.{os.getpid()}")
             shutil.rmtree(aside, ignore_errors=True)
-            save_splits(prepared.splits, aside)
-            (aside / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
+            try:
+                self.scratch = aside / "scratch"
+                self._make(aside)
+                shutil.rmtree(self.scratch, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                aside.rename(folder)
+            finally:
+                self.scratch = None
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _make(self, folder: Path) -> None:
+        """Read, prepare and write all that `setup` opens."""
+        loaded = self.load()
+        prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
+        sizes: Report = {split: len(part) for split, part in prepared.splits.items()}
+        plain: dict[str, Any] = {
+            "spec": prepared.spec.to_plain(),
+            "codec": prepared.codec.to_plain(),
+            "report": {**sizes, **loaded.notes, **prepared.report},
+        }
+        plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
+        save_splits(prepared.splits, folder)
+        (folder / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
 
     def setup(self, stage: str | None = None) -> None:
         if self._prepared is not None:

@@ -4,14 +4,15 @@ That makes a run resumable bit for bit: the loader saves (epoch, batches handed 
 else, and no generator's state has to be kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-Batches = list[list[int]]
+Batches = Iterable[list[int]]  # made one after the other where they are many
 
 
 class BatchSampler(Sampler[list[int]]):
@@ -37,7 +38,7 @@ class BatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # not a generator function: `start` must be read now, before the loader sets it back
         start, self.start = self.start, 0
-        return iter(self.batches(self.epoch)[start:])
+        return islice(self.batches(self.epoch), start, None)
 
 
 class BucketBatchSampler(BatchSampler):
@@ -84,8 +85,9 @@ class BucketBatchSampler(BatchSampler):
 
     def batches(self, epoch: int) -> Batches:
         if not self.shuffle:
-            return [batch.tolist() for batch in self._fixed]
-        return [batch[self.rank :: self.world_size].tolist() for batch in self._together(epoch)]
+            return (batch.tolist() for batch in self._fixed)
+        together = self._together(epoch)
+        return (batch[self.rank :: self.world_size].tolist() for batch in together)
 
     def padding(self, epoch: int = 0) -> float:
         """Share of the padded batches' cells that hold nothing."""

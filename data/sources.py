@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_
 
 from data.arrays import SPLITS
 from data.files import FORMATS, is_rows, read_file
+from data.large_files import column_chunks, is_large, read_large
 
 disable_progress_bars()  # they cover the run's own; loading takes seconds
 
@@ -97,13 +99,17 @@ def load(
     seed: int,
     together: str | None = None,
     in_order: bool = False,
+    scratch: Path | None = None,
 ) -> Loaded:
-    """Read the named columns (None: all) of every split; `carve` out of train what is missing."""
+    """Read the named columns (None: all) of every split; `carve` out of train what is missing.
+
+    Files of more than 32 MB are written as Arrow below `scratch` and mapped from there.
+    """
     named = list(columns or ())
     twice = [column for i, column in enumerate(named) if column in named[:i]]
     if twice:
         raise ValueError(f"two of data.*_column are {twice[0]!r}: name two different columns")
-    found = _read_local(source.root, columns) if source.root else _read_hub(source)
+    found = _read_local(source.root, columns, scratch) if source.root else _read_hub(source)
     for split, rows in found.items():
         missing = [column for column in named if column not in rows.column_names]
         if missing:
@@ -139,45 +145,65 @@ def carve(
     if not missing:
         return Loaded({split: found[split] for split in SPLITS})
     train = found["train"]
-    if in_order:
-        keys, groups = np.arange(len(train)), np.arange(len(train))[::-1]
-        # the end of a text is its test
-        missing = missing[::-1]
-    else:
-        keys = _equal_rows(train, together)
-        groups = np.random.default_rng(seed).permutation(keys.max() + 1)
-    each = max(1, round(share * len(groups)))
-    if len(groups) <= each * len(missing):
+    keys = None if in_order else _equal_rows(train, together)
+    count = len(train) if keys is None else int(keys.max()) + 1
+    each = max(1, round(share * count))
+    if count <= each * len(missing):
         raise ValueError(
-            f"{len(train)} rows ({len(groups)} different ones) are too few to take "
+            f"{len(train)} rows ({count} different ones) are too few to take "
             f"{' and '.join(missing)} out of train: give more rows, or a file for each split"
         )
-    splits, notes, start = dict(found), {}, 0
-    for split in missing:
-        rows = np.flatnonzero(np.isin(keys, groups[start : start + each]))
-        splits[split], start = train.select(rows), start + each
+    sizes = [count - each * len(missing), *[each] * len(missing)]
+    parts = _parts(keys, sizes, seed)
+    splits, notes = dict(found), {}
+    for split, rows in zip(["train", *missing], parts, strict=True):
+        splits[split] = train.select(rows)
         how = "from the end" if in_order else f"by seed {seed}"
-        notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows {how}"
-    splits["train"] = train.select(np.flatnonzero(np.isin(keys, groups[start:])))
+        if split != "train":
+            notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows {how}"
     return Loaded({split: splits[split] for split in SPLITS}, notes)
+
+
+def _parts(keys: np.ndarray | None, sizes: list[int], seed: int) -> list[Any]:
+    """Rows of train and of what is taken out of it: so many different `keys` (N,) each by seed, or
+    without keys so many rows each in order."""
+    bounds = np.cumsum([0, *sizes])
+    if keys is None:
+        return [range(a, b) for a, b in pairwise(bounds.tolist())]
+    place = np.empty(bounds[-1], np.int64)
+    place[np.random.default_rng(seed).permutation(bounds[-1])] = np.arange(bounds[-1])
+    # of those that are permuted to the front, the rest is trained on
+    start = np.cumsum([0, *sizes[1:]])
+    found = place[keys]
+    taken = [np.flatnonzero((found >= a) & (found < b)) for a, b in pairwise(start)]
+    return [np.flatnonzero(found >= start[-1]), *taken]
 
 
 def _equal_rows(rows: Dataset, together: str | None) -> np.ndarray:
     """(N,) the same number for rows whose texts are the same (numbers do not tell rows apart)."""
     texts = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
-    # a label says little: the column with most different values stands for the row
-    different = {name: len(set(rows[name][:])) for name in texts}
     if together in texts:
-        most = together
-    elif not different or max(different.values()) < 0.5 * len(rows):
+        texts = [together]
+    # a label says little: the column with most different values stands for the row
+    numbered = [_numbered(rows, name) for name in texts]
+    most = max(numbered, key=lambda numbers: numbers.max(), default=None)
+    if most is None or (together not in texts and most.max() + 1 < 0.5 * len(rows)):
         return np.arange(len(rows))
-    else:
-        most = max(different, key=lambda name: different[name])
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most][:]])
+    return most
 
 
-def _read_local(root: Path, columns: Sequence[str] | None) -> dict[str, Dataset]:
+def _numbered(rows: Dataset, column: str) -> np.ndarray:
+    """(N,) values counted in the order in which they come first; their hashes stand for them."""
+    some = (np.array([hash(v) for v in part]) for part in column_chunks(rows, column))
+    _, first, numbers = np.unique(np.concatenate([*some]), return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[numbers]
+
+
+def _read_local(
+    root: Path, columns: Sequence[str] | None, scratch: Path | None
+) -> dict[str, Dataset]:
     if root.is_dir() and any((root / n).exists() for n in ("dataset_dict.json", "state.json")):
         return _read_saved(root)
     named: dict[str, list[Path]] = {}
@@ -194,10 +220,13 @@ def _read_local(root: Path, columns: Sequence[str] | None) -> dict[str, Dataset]
         raise ValueError(
             f"{root} holds no file of a known format ({', '.join(FORMATS)}, each also .gz)"
         )
-    return {
-        split: _join([read_file(f, columns) for f in files], files)
-        for split, files in named.items()
-    }
+
+    def read(file: Path) -> Dataset:
+        if scratch is not None and is_large(file):
+            return read_large(file, columns, scratch)
+        return read_file(file, columns)
+
+    return {split: _join([read(f) for f in files], files) for split, files in named.items()}
 
 
 def _join(parts: list[Dataset], files: list[Path]) -> Dataset:

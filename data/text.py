@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split
+from data.arrays import ArrayWriter, Ragged, Split
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import StreamBatch
 from data.codec import Codec, TokenizerSettings
+from data.large_files import Texts
 from data.spec import DataSpec
 from data.streams import EvaluationStreams, TrainingStreams, position_and_start, windows
 from data.text_codec import EOS, PAD, SPECIALS, UNK, TextCodec, chunks
-from data.text_labels import as_texts
 
 # one space after a letter: the tokenizers put a space in front of every text they are given
 _CUT = re.compile(r"(?<=\w) (?=\w)")
@@ -93,20 +93,22 @@ class TextStreams(DataModule):
         return [self.text_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        texts = {split: self._texts(part) for split, part in rows.items()}
-        codec = self.given(TextStreamsCodec) or TextStreamsCodec(
-            inputs=self.tokenizer.train(texts["train"]), document_end=self.document_end
+        texts = {split: Texts(part, self.text_column) for split, part in rows.items()}
+        given = self.given(TextStreamsCodec)
+        codec = given or TextStreamsCodec(
+            inputs=self.tokenizer.train(
+                texts["train"] if self.document_end else Pieces(texts["train"])
+            ),
+            document_end=self.document_end,
         )
         assert codec.inputs is not None
         report: Report = {"vocabulary": codec.inputs.vocabulary.size}
         splits = {}
         for split, part in texts.items():
-            ids, characters = stream(codec.inputs, part, document_end=codec.document_end)
-            if len(ids) == 0 or not characters.sum():
-                raise ValueError(f"the {split} split of data {self.name!r} holds no text")
-            splits[split] = Split(arrays={"characters": characters, "ids": ids})
-            report[f"unknown_{split}"] = round(float((ids == UNK).mean()), 4)
-            report[f"characters_{split}"] = int(characters.sum())
+            arrays, unknown, characters = self._arrays(codec, part, split)
+            splits[split] = Split(arrays=dict(arrays))
+            report[f"unknown_{split}"] = round(unknown / len(arrays["ids"]), 4)
+            report[f"characters_{split}"] = characters
         vocabulary = codec.inputs.vocabulary
         spec = DataSpec(
             input_vocabulary=vocabulary, output_vocabulary=vocabulary, shared_vocabulary=True
@@ -128,14 +130,16 @@ class TextStreams(DataModule):
     def collate(self, split: str, indices: list[int]) -> StreamBatch:
         part, codec = self.splits[split], self.codec
         assert isinstance(codec, TextStreamsCodec)
-        ids, characters = part.flat("ids"), part.flat("characters")
+        ids = part.flat("ids")
         positions, start = position_and_start(indices)
         streams = None if split == "train" else self.eval_streams
         places, mask = windows(positions, len(ids), steps=self.steps, streams=streams)
         targets = np.where(mask, ids[places], PAD).astype(np.int64)
         inputs = np.where(mask, ids[places - 1], PAD).astype(np.int64)
         inputs[mask & (places == 0)] = codec.lead
-        counts = np.where(mask, characters[places], 0).astype(np.int64)
+        counts = np.zeros_like(targets)
+        if "characters" in part.arrays:
+            counts[mask] = part.flat("characters")[places[mask]]
         return StreamBatch(*map(torch.from_numpy, (inputs, targets, mask, start, counts)))
 
     def example(self, split: str, index: int) -> Example:
@@ -147,34 +151,113 @@ class TextStreams(DataModule):
         before, after = (codec.text(ids[a:b]) for a, b in pairwise(cuts))
         return Example(before, [after])
 
-    def _texts(self, part: Any) -> list[str]:
-        texts = as_texts(part[self.text_column])
-        given = self.given(TextStreamsCodec)
-        joined = not (given.document_end if given else self.document_end)
-        return ["\n".join(texts)] if joined else texts
+    def _arrays(
+        self, codec: TextStreamsCodec, texts: Texts, split: str
+    ) -> tuple[dict[str, np.ndarray], int, int]:
+        """The arrays of a split, written as they come; unknown symbols, and characters."""
+        assert codec.inputs is not None
+        kinds = {"ids": np.min_scalar_type(codec.inputs.vocabulary.size)}
+        if split != "train":  # bits per character are for evaluation
+            kinds["characters"] = np.dtype(np.int32)
+        arrays = {
+            name: ArrayWriter(self.scratch and self.scratch / split / f"{name}.npy", kind)
+            for name, kind in kinds.items()
+        }
+        unknown = characters = 0
+        for ids, counts in stream(codec.inputs, texts, document_end=codec.document_end):
+            for name, values in (("ids", ids), ("characters", counts)):
+                if name in arrays:
+                    arrays[name].append(values)
+            unknown += int((ids == UNK).sum())
+            characters += int(counts.sum())
+        if not characters:
+            raise ValueError(f"the {split} split of data {self.name!r} holds no text")
+        return {name: array.finish() for name, array in arrays.items()}, unknown, characters
 
 
 def stream(
-    codec: TextCodec, texts: Sequence[str], *, document_end: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Texts → ids (N,), and the characters (N,) of raw text that each of them stands for.
+    codec: TextCodec, rows: Iterable[str], *, document_end: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows → ids (n,), and the characters (n,) of raw text that each of them stands for, as they
+    come; without `document_end` rows are joined by line ends.
 
     What lies between two tokens belongs to the later one, what follows the last one and the line
     end to <eos>: the characters add up to the whole text, so bits per character are comparable
     between tokenizers.
     """
-    rows, counts = [], []
-    for text, ids, ends in _encoded(codec, texts):
-        if document_end:
-            ids, ends = np.append(ids, EOS), np.append(ends, len(text) + 1)
-        elif len(ends):
-            ends[-1] = len(text)
-        rows.append(ids)
-        counts.append(np.diff(np.maximum.accumulate(ends), prepend=0))
-    return np.concatenate(rows).astype(np.int32), np.concatenate(counts).astype(np.int32)
+    if document_end:
+        some: list[tuple[np.ndarray, np.ndarray]] = []
+        for text, ids, ends in _encoded(codec, rows):
+            some.append((np.append(ids, EOS), _counts(np.append(ends, len(text) + 1))))
+            if len(some) == 1000:
+                yield _joined(some)
+                some = []
+        if some:
+            yield _joined(some)
+        return
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    after = 0  # characters that follow the last token so far
+    for text, ids, ends in _encoded(codec, Pieces(rows)):
+        if len(ids) == 0:
+            after += len(text)
+            continue
+        counts = _counts(ends)
+        counts[0] += after
+        after = len(text) - int(ends.max())
+        if last is not None:
+            yield last
+        last = ids, counts
+    if last is not None:
+        last[1][-1] += after
+        yield last
 
 
-def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    ids, counts = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(counts)
+
+
+def _counts(ends: np.ndarray) -> np.ndarray:
+    return np.diff(np.maximum.accumulate(ends), prepend=0)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Rows joined by line ends, cut into pieces that give the whole text when they are joined.
+
+    A piece begins with the space between two words, where no tokenizer sees the cut; only in a
+    text that has none of those for a million characters it begins with a line end.
+    """
+
+    rows: Iterable[str]
+    least: int = 20_000
+    most: int = 1_000_000
+
+    def __iter__(self) -> Iterator[str]:
+        waiting: list[str] = []
+        held, enough = 0, self.least
+        for i, row in enumerate(self.rows):
+            waiting.append(f"\n{row}" if i else row)
+            held += len(waiting[-1])
+            if held <= enough:
+                continue
+            text, start = "".join(waiting), 0
+            while end := self._cut(text, start):
+                yield text[start:end]
+                start = end
+            waiting, held = [text[start:]], len(text) - start
+            enough = max(self.least, 2 * held)  # a text without cuts is not looked at for each row
+        if waiting:
+            yield "".join(waiting)
+
+    def _cut(self, text: str, start: int) -> int:
+        """Where the piece that begins at `start` ends; 0: not within this text."""
+        if found := _CUT.search(text, start + self.least):
+            return found.start()
+        return max(0, text.rfind("\n", start + 1)) if len(text) - start > self.most else 0
+
+
+def _encoded(codec: TextCodec, texts: Iterable[str]) -> Iterator[tuple[str, Any, Any]]:
     """Each text, its ids (n,), and where in the raw text each of them ends (n,)."""
     one_by_one = codec.settings.kind == "characters"
     for some in chunks(texts, 1 if one_by_one else 20_000):

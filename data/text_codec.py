@@ -59,14 +59,14 @@ class TokenizerSettings:
             for text in texts:
                 counts.update(normalise(text))
             return self.from_counts(counts)
-        texts = texts if isinstance(texts, Sequence) else list(texts)
+        texts = list(texts) if isinstance(texts, Iterator) else texts  # they may be read twice
         codec = self._train_words(texts, self.min_frequency)
         if len(codec.symbols) == len(SPECIALS) and self.min_frequency > 1:
             # texts so few that nothing is frequent: any vocabulary is better than none
             codec = self._train_words(texts, 1)
         return codec
 
-    def _train_words(self, texts: Sequence[str], min_frequency: int) -> "TextCodec":
+    def _train_words(self, texts: Iterable[str], min_frequency: int) -> "TextCodec":
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
         self._segment(tokenizer)
         # no special symbols here: the trainer would give one that the text spells a second id
@@ -216,12 +216,15 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(plain))
 
 
-def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def chunks(texts: Iterable[str], size: int, characters: int = 1_000_000) -> Iterator[list[str]]:
+    """At most `size` texts at a time, and no further one after so many characters."""
     some: list[str] = []
+    held = 0
     for text in texts:
         some.append(text)
-        if len(some) == size:
+        held += len(text)
+        if len(some) == size or held >= characters:
             yield some
-            some = []
+            some, held = [], 0
     if some:
         yield some
