@@ -142,6 +142,10 @@ class DataModule(LightningDataModule):
             together=self.together(), in_order=self.in_order, scratch=self.scratch,
         )  # fmt: skip
 
+    def kept(self, prepared: Prepared) -> Prepared:
+        """What is written of that which was prepared."""
+        return prepared
+
     def together(self) -> str | None:
         """The column whose equal rows belong in one split; None: found by looking."""
         return None
@@ -200,7 +204,7 @@ class DataModule(LightningDataModule):
     def _make(self, folder: Path) -> None:
         """Read, prepare and write all that `setup` opens."""
         loaded = self.load()
-        prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
+        prepared = self.kept(self.prepare({k: self._limited(r) for k, r in loaded.splits.items()}))
         sizes: Report = {split: len(part) for split, part in prepared.splits.items()}
         plain: dict[str, Any] = {
             "spec": prepared.spec.to_plain(),
@@ -225,16 +229,16 @@ class DataModule(LightningDataModule):
         )
         self.fingerprint = plain["fingerprint"]
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> Any:
         return self.loader("train")
 
-    def val_dataloader(self) -> ResumableLoader:
+    def val_dataloader(self) -> Any:
         return self.loader("validation")
 
-    def test_dataloader(self) -> ResumableLoader:
+    def test_dataloader(self) -> Any:
         return self.loader("test")
 
-    def loader(self, split: str) -> ResumableLoader:
+    def loader(self, split: str) -> Any:
         workers = self.num_workers
         return ResumableLoader(
             _Batches(self, split), self.sampler(split), seed=self.seed, num_workers=workers
@@ -270,7 +274,7 @@ class DataModule(LightningDataModule):
             for name, value in values.items()
             if name not in self.not_prepared
         }
-        if type(self).load is DataModule.load:
+        if type(self).source_key is DataModule.source_key:
             del settings["seed"]  # rows of files are the same for every seed
         given = None if self.given_codec is None else self.given_codec.to_plain()
         key = [type(self).__name__, self.source_key(), settings, code_version(), given]

@@ -97,6 +97,16 @@ class Texts:
             yield as_texts(values)
 
 
+@dataclass(frozen=True)
+class OneAfterTheOther:
+    """Several texts, read as often as it is asked for."""
+
+    parts: Sequence[Iterable[str]]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self.parts)
+
+
 def column_chunks(rows: Dataset, column: str) -> Iterator[list[Any]]:
     """The values of a column, as many at a time as take little memory."""
     table = rows.data

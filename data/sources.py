@@ -1,7 +1,7 @@
 """Where rows come from: the user's files, a local copy of a known data set, or the Hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,21 +111,29 @@ def load(
         raise ValueError(f"two of data.*_column are {twice[0]!r}: name two different columns")
     found = _read_local(source.root, columns, scratch) if source.root else _read_hub(source)
     for split, rows in found.items():
-        missing = [column for column in named if column not in rows.column_names]
-        if missing:
-            raise ValueError(
-                f"{source} ({split}) has no column {missing[0]!r}; there are: "
-                f"{', '.join(rows.column_names)} (name yours with data.*_column=...)"
-            )
+        check_columns(named, rows.column_names, f"{source} ({split})")
         if len(rows) == 0:
             raise ValueError(f"the {split} split of {source} is empty: it needs at least one row")
+    check_train(found, source)
+    splits = {k: rows.select_columns(named) if named else rows for k, rows in found.items()}
+    return carve(splits, seed=seed, together=together, in_order=in_order)
+
+
+def check_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+    missing = [column for column in wanted if column not in there]
+    if missing:
+        raise ValueError(
+            f"{where} has no column {missing[0]!r}; there are: "
+            f"{', '.join(there)} (name yours with data.*_column=...)"
+        )
+
+
+def check_train(found: Mapping[str, Any], source: Source) -> None:
     if "train" not in found:
         raise ValueError(
             f"{source} has no train split; there is only {', '.join(found)}: "
             "name a file train.csv (or .jsonl, .parquet, .txt, ...)"
         )
-    splits = {k: rows.select_columns(named) if named else rows for k, rows in found.items()}
-    return carve(splits, seed=seed, together=together, in_order=in_order)
 
 
 def carve(
@@ -201,11 +209,8 @@ def _numbered(rows: Dataset, column: str) -> np.ndarray:
     return rank[numbers]
 
 
-def _read_local(
-    root: Path, columns: Sequence[str] | None, scratch: Path | None
-) -> dict[str, Dataset]:
-    if root.is_dir() and any((root / n).exists() for n in ("dataset_dict.json", "state.json")):
-        return _read_saved(root)
+def split_files(root: Path) -> dict[str, list[Path]]:
+    """The files of each split, by the split's name in a file's or a folder's."""
     named: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
     for file in _files(root):
@@ -220,6 +225,15 @@ def _read_local(
         raise ValueError(
             f"{root} holds no file of a known format ({', '.join(FORMATS)}, each also .gz)"
         )
+    return named
+
+
+def _read_local(
+    root: Path, columns: Sequence[str] | None, scratch: Path | None
+) -> dict[str, Dataset]:
+    if is_saved(root):
+        return read_saved(root)
+    named = split_files(root)
 
     def read(file: Path) -> Dataset:
         if scratch is not None and is_large(file):
@@ -237,26 +251,37 @@ def _join(parts: list[Dataset], files: list[Path]) -> Dataset:
         raise ValueError(f"the columns of {names} do not agree: {error}") from error
 
 
-def _read_saved(root: Path) -> dict[str, Dataset]:
+def is_saved(root: Path) -> bool:
+    """Whether `save_to_disk` of the library `datasets` wrote this folder."""
+    return any((root / name).exists() for name in ("dataset_dict.json", "state.json"))
+
+
+def read_saved(root: Path) -> dict[str, Dataset]:
     from datasets import load_from_disk
 
     saved = load_from_disk(str(root))
-    return {"train": saved} if isinstance(saved, Dataset) else _normalised(dict(saved))
+    return {"train": saved} if isinstance(saved, Dataset) else normalised(dict(saved))
 
 
 def _read_hub(source: Source) -> dict[str, Dataset]:
+    return normalised(dict(load_hub(source)))
+
+
+def load_hub(source: Source, *, streaming: bool = False) -> Any:
     try:
-        found = load_dataset(source.hub_id, source.hub_config, revision=source.revision)
+        return load_dataset(
+            source.hub_id, source.hub_config, revision=source.revision, streaming=streaming
+        )
     except Exception as error:  # the Hub's client raises dozens of kinds
         raise ValueError(
             f"could not load {source.hub_id!r} (config {source.hub_config}, revision "
             f"{source.revision}) from the Hub: {type(error).__name__}: {error}. Without a network, "
             "set paths.data_dir (or UNROLL_DATA) to a folder with local copies, or data.path"
         ) from error
-    return _normalised(dict(found))
 
 
-def _normalised(found: dict[str, Dataset]) -> dict[str, Dataset]:
+def normalised(found: dict[str, Any]) -> dict[str, Any]:
+    """Splits by our names for them; a data set of one split is training."""
     known = {
         _SPLIT_NAMES[k.lower()]: rows for k, rows in found.items() if k.lower() in _SPLIT_NAMES
     }

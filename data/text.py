@@ -1,5 +1,6 @@
 """Running text for language modelling: a few long streams, read on from batch to batch."""
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 
 from data.arrays import ArrayWriter, Ragged, Split
-from data.base import DataModule, Example, Prepared, Report
+from data.base import Example, Prepared, Report
 from data.batches import StreamBatch
 from data.codec import Codec, TokenizerSettings
-from data.large_files import Texts
+from data.large_files import Texts, as_texts
 from data.spec import DataSpec
+from data.streaming import Streamed
 from data.streams import EvaluationStreams, TrainingStreams, position_and_start, windows
 from data.text_codec import EOS, PAD, SPECIALS, UNK, TextCodec, chunks
 
@@ -57,7 +59,7 @@ class TextStreamsCodec(Codec, kind="text"):
 
 
 @dataclass(kw_only=True, eq=False)
-class TextStreams(DataModule):
+class TextStreams(Streamed):
     """Rows of text, one after the other, as one stream a split.
 
     With `document_end` every row (a sentence, an abstract) is followed by <eos>; without, rows are
@@ -69,6 +71,7 @@ class TextStreams(DataModule):
     """
 
     in_order: ClassVar[bool] = True  # rows go on from one another
+    joins_workers: ClassVar[bool] = True  # a state is carried from batch to batch along a stream
 
     tokenizer: TokenizerSettings
     text_column: str = "text"
@@ -76,7 +79,7 @@ class TextStreams(DataModule):
     eval_streams: int = 8
     document_end: bool = True
 
-    not_prepared: ClassVar[frozenset[str]] = DataModule.not_prepared | {"steps", "eval_streams"}
+    not_prepared: ClassVar[frozenset[str]] = Streamed.not_prepared | {"steps", "eval_streams"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,6 +145,48 @@ class TextStreams(DataModule):
             counts[mask] = part.flat("characters")[places[mask]]
         return StreamBatch(*map(torch.from_numpy, (inputs, targets, mask, start, counts)))
 
+    def joins_rows(self) -> bool:
+        return not self.document_end
+
+    def stream_batches(
+        self, rows: Iterator[dict[str, Any]], *, worker: int, workers: int
+    ) -> Iterator[StreamBatch]:
+        """Texts → windows of this worker's share of the `batch_size` streams.
+
+        A stream goes on with the next text where its own has ended. A text is entered as the first
+        of all is: after what stands for the end of the one before.
+        """
+        count = self.batch_size * (worker + 1) // workers - self.batch_size * worker // workers
+        shape = (count, self.steps)
+        texts = self._streamed_ids(as_texts([row[self.text_column]])[0] for row in rows)
+        held = [(np.zeros(0, np.int64), np.zeros(0, np.int64))] * count
+        for number in itertools.count():
+            batch = np.empty((2, *shape), np.int64)
+            for row in range(count):
+                parts, size = [held[row]], len(held[row][0])
+                while size < self.steps:
+                    parts.append(next(texts))
+                    size += len(parts[-1][0])
+                inputs, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+                batch[:, row] = inputs[: self.steps], targets[: self.steps]
+                held[row] = inputs[self.steps :], targets[self.steps :]
+            yield StreamBatch(
+                *torch.from_numpy(batch),
+                mask=torch.ones(shape, dtype=torch.bool),
+                start=torch.full((count,), number == 0),
+                characters=torch.zeros(shape, dtype=torch.int64),
+            )
+
+    def _streamed_ids(self, texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each text as inputs (n,) and targets (n,)."""
+        codec = self.codec
+        assert isinstance(codec, TextStreamsCodec) and codec.inputs is not None
+        for some in chunks(texts, 200, 200_000):
+            encoded = codec.inputs.encode_batch(some)
+            for i in range(len(encoded)):
+                targets = np.append(encoded[i], EOS) if codec.document_end else encoded[i]
+                yield np.insert(targets[:-1], 0, codec.lead)[: len(targets)], targets
+
     def example(self, split: str, index: int) -> Example:
         """Window `index` of the split as text, and the text that follows it."""
         ids, codec = self.splits[split].flat("ids"), self.codec
@@ -156,7 +201,7 @@ class TextStreams(DataModule):
     ) -> tuple[dict[str, np.ndarray], int, int]:
         """The arrays of a split, written as they come; unknown symbols, and characters."""
         assert codec.inputs is not None
-        kinds = {"ids": np.min_scalar_type(codec.inputs.vocabulary.size)}
+        kinds = {"ids": codec.inputs.id_type}
         if split != "train":  # bits per character are for evaluation
             kinds["characters"] = np.dtype(np.int32)
         arrays = {

@@ -144,6 +144,11 @@ class TextCodec:
         return Vocabulary(size=size, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS)
 
     @property
+    def id_type(self) -> np.dtype[Any]:
+        """The smallest type that holds every id: large texts take a quarter of the disk."""
+        return np.min_scalar_type(len(self.symbols))
+
+    @property
     def lowercase(self) -> bool:
         """Whether case is lost: then references are lower-cased before they are compared."""
         basic = self.settings.pre_tokenizer == "basic_english"
