@@ -91,7 +91,12 @@ class Streamed(DataModule):
         for number in count():
             order, some = self.seed * 1_000_003 + number, rows
             if self.shuffle_buffer > 1:
-                some = rows.shuffle(seed=order % 2**32, buffer_size=self.shuffle_buffer)
+                some = rows.shuffle(
+                    seed=order % 2**32,
+                    buffer_size=self.shuffle_buffer,
+                    # files are read side by side, each by a thread: one alone needs none
+                    max_buffer_input_shards=min(10, rows.num_shards),
+                )
             share = split_dataset_by_node(some, rank=reader, world_size=readers)
             found = False
             # not its iterator: in a worker process that would take a share of the share

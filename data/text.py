@@ -181,11 +181,12 @@ class TextStreams(Streamed):
         """Each text as inputs (n,) and targets (n,)."""
         codec = self.codec
         assert isinstance(codec, TextStreamsCodec) and codec.inputs is not None
+        end = [EOS] if codec.document_end else []
         for some in chunks(texts, 200, 200_000):
             encoded = codec.inputs.encode_batch(some)
             for i in range(len(encoded)):
-                targets = np.append(encoded[i], EOS) if codec.document_end else encoded[i]
-                yield np.insert(targets[:-1], 0, codec.lead)[: len(targets)], targets
+                symbols = np.concatenate(([codec.lead], encoded[i], end)).astype(np.int64)
+                yield symbols[:-1], symbols[1:]
 
     def example(self, split: str, index: int) -> Example:
         """Window `index` of the split as text, and the text that follows it."""
