@@ -34,7 +34,7 @@ class Streamed(DataModule):
 
     Rows pass through a buffer of `shuffle_buffer` rows, from which they are drawn by
     (seed, pass). Each worker process of each rank reads a share: whole files where the number of
-    files is a multiple of the readers', else every so-manieth row.
+    files is a multiple of the readers', else every n-th row of n readers.
     """
 
     streaming: bool = False
