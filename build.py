@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from data.base import DataModule
 from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
+from data.streaming import NO_END
 from tasks.base import Task
 from tasks.console import say
 
@@ -72,6 +73,14 @@ def data(config: Any, codec: Codec | None = None) -> DataModule:
     module.prepare_data()
     module.setup()
     return module
+
+
+def check_stream(config: Any) -> None:
+    """ValueError where training reads a stream and nothing says when it ends."""
+    limit = config.trainer.get("limit_train_batches")
+    ends = config.trainer.max_steps > 0 or (isinstance(limit, int) and limit > 0)
+    if config.data.get("streaming") and config.fit and not ends:
+        raise ValueError(NO_END)
 
 
 def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Task:

@@ -56,6 +56,7 @@ def run(config: DictConfig) -> float | None:
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
     if checkpoint is not None:
         config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
+    build.check_stream(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
 
     codec = None if checkpoint is None else build.codec(checkpoint["unroll"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_BLOCK = 2**22  # values that are hashed at a time
 SPLITS = ("train", "validation", "test")
 
 
@@ -69,6 +71,58 @@ def cut(ids: Ragged, max_length: int | None) -> Ragged:
 Array = np.ndarray | Ragged
 
 
+class ArrayWriter:
+    """A flat array that grows: in a file that is mapped in the end, or (None) in memory."""
+
+    def __init__(self, file: Path | None, dtype: Any) -> None:
+        self.file, self.dtype = file, np.dtype(dtype)
+        self.parts: list[np.ndarray] = []
+        self.length = 0
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.sink = file.open("wb")
+            self.start = self._header()
+
+    def append(self, values: np.ndarray) -> None:
+        part = np.asarray(values, self.dtype)
+        self.length += len(part)
+        if self.file is None:
+            self.parts.append(part)
+        else:
+            self.sink.write(part.tobytes())
+
+    def finish(self) -> np.ndarray:
+        if self.file is None:
+            return np.concatenate(self.parts) if self.parts else np.zeros(0, self.dtype)
+        # NumPy leaves room in the header for a length that grows
+        assert self._header() == self.start
+        self.sink.close()
+        return np.load(self.file, mmap_mode="r") if self.length else np.zeros(0, self.dtype)
+
+    def _header(self) -> int:
+        self.sink.seek(0)
+        kind = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"descr": kind, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self.sink, header)
+        return self.sink.tell()
+
+
+class RaggedWriter:
+    """Rows of unequal length that come some at a time."""
+
+    def __init__(self, file: Path | None, dtype: Any) -> None:
+        self.values = ArrayWriter(file, dtype)
+        self.lengths: list[np.ndarray] = [np.zeros(1, np.int64)]
+
+    def append(self, rows: Ragged) -> None:
+        self.values.append(rows.values)
+        self.lengths.append(rows.lengths)
+
+    def finish(self) -> Ragged:
+        offsets = np.cumsum(np.concatenate(self.lengths))
+        return Ragged(values=self.values.finish(), offsets=offsets)
+
+
 @dataclass(kw_only=True)
 class Split:
     """One split: the raw rows (needed columns only) and the arrays made of them."""
@@ -107,10 +161,17 @@ def save_splits(splits: dict[str, Split], folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for key, array in split.arrays.items():
             if isinstance(array, Ragged):
-                np.save(folder / name / f"{key}.values.npy", array.values)
-                np.save(folder / name / f"{key}.offsets.npy", array.offsets)
+                _save(folder / name / f"{key}.values.npy", array.values)
+                _save(folder / name / f"{key}.offsets.npy", array.offsets)
             else:
-                np.save(folder / name / f"{key}.npy", array)
+                _save(folder / name / f"{key}.npy", array)
+
+
+def _save(file: Path, array: np.ndarray) -> None:
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):  # a writer's, whole
+        Path(str(array.filename)).replace(file)
+    else:
+        np.save(file, array)
 
 
 def open_splits(folder: Path) -> dict[str, Split]:
@@ -139,5 +200,14 @@ def fingerprint(splits: dict[str, Split], *plain: Any) -> str:
             parts = [array.values, array.offsets] if isinstance(array, Ragged) else [array]
             for part in parts:
                 digest.update(f"{name}/{key}/{part.dtype}/{part.shape}".encode())
-                digest.update(np.ascontiguousarray(part).data)
+                for start in range(0, len(part), _BLOCK):
+                    digest.update(np.ascontiguousarray(part[start : start + _BLOCK]).data)
+                    forget(part)
     return digest.hexdigest()
+
+
+def forget(array: np.ndarray) -> None:
+    """Give back the memory of a mapped array's pages that were read."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

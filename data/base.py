@@ -17,7 +17,7 @@ from filelock import FileLock
 from lightning import LightningDataModule
 from torch import Tensor
 
-from data.arrays import SPLITS, Ragged, Split, cut, fingerprint, open_splits, save_splits
+from data.arrays import Ragged, Split, cut, fingerprint, open_splits, save_splits
 from data.codec import Codec, TextCodec, codec_from_plain
 from data.samplers import BatchSampler, BucketBatchSampler, Indices, ResumableLoader
 from data.sources import Loaded, Source, load
@@ -97,6 +97,7 @@ class DataModule(LightningDataModule):
             )
         self._prepared: Prepared | None = None
         self.fingerprint = ""
+        self.scratch: Path | None = None  # while data is prepared: files that do not stay
         # of a trained model: set before the data is prepared, it is used in place of a new one
         self.given_codec: Codec | None = None
 
@@ -177,8 +178,12 @@ class DataModule(LightningDataModule):
         """Raw rows of train, validation and test."""
         return load(
             self.source(), columns=self.columns(), seed=self.split_seed,
-            together=self.together(), in_order=self.in_order,
+            together=self.together(), in_order=self.in_order, scratch=self.scratch,
         )  # fmt: skip
+
+    def kept(self, prepared: Prepared) -> Prepared:
+        """What is written of that which was prepared."""
+        return prepared
 
     def together(self) -> str | None:
         """The column whose equal rows belong in one split; None: found by looking."""
@@ -222,22 +227,32 @@ class DataModule(LightningDataModule):
         with FileLock(f"{folder}.lock"):
             if (folder / "prepared.json").exists():
                 return
-            loaded = self.load()
-            prepared = self.prepare({k: self._limited(r) for k, r in loaded.splits.items()})
-            sizes: Report = {split: len(prepared.splits[split]) for split in SPLITS}
-            plain: dict[str, Any] = {
-                "spec": prepared.spec.to_plain(),
-                "codec": prepared.codec.to_plain(),
-                "report": {**sizes, **loaded.notes, **prepared.report},
-            }
-            plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
             # written aside and moved into place: a killed process leaves nothing half-made
             aside = Path(f"{folder}.{os.getpid()}")
             shutil.rmtree(aside, ignore_errors=True)
-            save_splits(prepared.splits, aside)
-            (aside / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
+            try:
+                self.scratch = aside / "scratch"
+                self._make(aside)
+                shutil.rmtree(self.scratch, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                aside.rename(folder)
+            finally:
+                self.scratch = None
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _make(self, folder: Path) -> None:
+        """Read, prepare and write all that `setup` opens."""
+        loaded = self.load()
+        prepared = self.kept(self.prepare({k: self._limited(r) for k, r in loaded.splits.items()}))
+        sizes: Report = {split: len(part) for split, part in prepared.splits.items()}
+        plain: dict[str, Any] = {
+            "spec": prepared.spec.to_plain(),
+            "codec": prepared.codec.to_plain(),
+            "report": {**sizes, **loaded.notes, **prepared.report},
+        }
+        plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
+        save_splits(prepared.splits, folder)
+        (folder / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
 
     def setup(self, stage: str | None = None) -> None:
         if self._prepared is not None:
@@ -253,16 +268,16 @@ class DataModule(LightningDataModule):
         )
         self.fingerprint = plain["fingerprint"]
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> Any:
         return self.loader("train")
 
-    def val_dataloader(self) -> ResumableLoader:
+    def val_dataloader(self) -> Any:
         return self.loader("validation")
 
-    def test_dataloader(self) -> ResumableLoader:
+    def test_dataloader(self) -> Any:
         return self.loader("test")
 
-    def loader(self, split: str) -> ResumableLoader:
+    def loader(self, split: str) -> Any:
         workers = self.num_workers
         return ResumableLoader(
             _Batches(self, split), self.sampler(split), seed=self.seed, num_workers=workers
@@ -298,7 +313,7 @@ class DataModule(LightningDataModule):
             for name, value in values.items()
             if name not in self.not_prepared
         }
-        if type(self).load is DataModule.load:
+        if type(self).source_key is DataModule.source_key:
             del settings["seed"]  # rows of files are the same for every seed
         given = None if self.given_codec is None else self.given_codec.to_plain()
         key = [type(self).__name__, self.source_key(), settings, code_version(), given]

@@ -44,7 +44,7 @@ class StreamBatch(NamedTuple):
     targets: Tensor  # (B, T), or (B, T, K)
     mask: Tensor  # (B, T) True where the target counts
     start: Tensor  # (B,) True where the row's state must be the initial one
-    characters: Tensor  # (B, T) how many characters of raw text each target stands for; 0 for music
+    characters: Tensor  # (B, T) of raw text that each target stands for, in evaluation; else 0
 
 
 def pad(rows: Sequence[Sequence[int] | Tensor], value: float = 0) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from data.midi import LOWEST, read_midi
 _NUMBER = re.compile(
     r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN"
 )
+_ARROW = {int: pa.int64(), float: pa.float64()}
 _FRAMES = pa.list_(pa.list_(pa.int64()))
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".mid", ".midi")
 
 
 def is_rows(file: Path) -> bool:
-    return _format(file) in FORMATS
+    return file_format(file) in FORMATS
 
 
 def read_file(file: Path, columns: Sequence[str] | None) -> Dataset:
@@ -32,7 +33,7 @@ def read_file(file: Path, columns: Sequence[str] | None) -> Dataset:
     CSV has no types: a column is of numbers where every cell is one or empty, else of strings,
     and then an empty cell or "NA" stays the string it is.
     """
-    kind = _format(file)
+    kind = file_format(file)
     try:
         if kind == ".parquet":
             names = parquet.read_schema(file).names
@@ -73,7 +74,7 @@ def read_text(file: Path) -> str:
         ) from error
 
 
-def _format(file: Path) -> str:
+def file_format(file: Path) -> str:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -98,25 +99,52 @@ def _parse(rows: Any) -> pa.Table:
     names = [name.strip() for name in next(rows, [])]
     if len(set(names)) < len(names):
         raise csv.Error(f"two columns of the header have one name: {', '.join(names)}")
+    return cells_table(names, rows, rows)
+
+
+def cells_table(
+    names: list[str],
+    rows: Iterable[list[str]],
+    reader: Any,
+    *,
+    wanted: Sequence[str] | None = None,
+    typed: bool = True,
+) -> pa.Table:
+    """Rows of a `csv.reader` → the `wanted` columns (None: all), strings where not `typed`."""
     columns: list[list[str]] = [[] for _ in names]
     for cells in rows:
         if not cells:
             continue  # an empty line
         if len(cells) != len(names):
-            raise csv.Error(f"line {rows.line_num} has {len(cells)} cells, the header {len(names)}")
+            line = reader.line_num
+            raise csv.Error(f"line {line} has {len(cells)} cells, the header {len(names)}")
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
-    return pa.table({name: _typed(column) for name, column in zip(names, columns, strict=True)})
+    named = {n: c for n, c in zip(names, columns, strict=True) if wanted is None or n in wanted}
+    return pa.table({n: _typed(c) if typed else pa.array(c, pa.string()) for n, c in named.items()})
 
 
 def _typed(cells: list[str]) -> pa.Array:
-    """Numbers where every cell that is not empty is one (007 and 1_000 are not), else strings."""
+    kind = number_type(cells)
+    return numbers(cells, kind) if kind in (int, float) else pa.array(cells, pa.string())
+
+
+def number_type(cells: list[str]) -> type | None:
+    """Numbers where every cell that is not empty is one (007 and 1_000 are not), else str.
+
+    None where all are empty.
+    """
     full = [cell for cell in cells if cell.strip()]
-    if full and all(_NUMBER.fullmatch(cell.strip()) for cell in full):
-        whole = all(cell.strip().lstrip("+-").isdigit() for cell in full)
-        kind: type = int if whole and max(map(len, full)) < 19 else float
-        return pa.array([kind(cell) if cell.strip() else None for cell in cells])
-    return pa.array(cells, pa.string())
+    if not full:
+        return None
+    if not all(_NUMBER.fullmatch(cell.strip()) for cell in full):
+        return str
+    whole = all(cell.strip().lstrip("+-").isdigit() for cell in full)
+    return int if whole and max(map(len, full)) < 19 else float
+
+
+def numbers(cells: list[str], kind: type) -> pa.Array:
+    return pa.array([kind(cell) if cell.strip() else None for cell in cells], _ARROW[kind])
 
 
 def _read_json(text: str, *, lines: bool) -> pa.Table:
@@ -137,7 +165,7 @@ def _read_json(text: str, *, lines: bool) -> pa.Table:
     if not all(isinstance(row, dict) for row in rows):
         raise json.JSONDecodeError("expected objects, one a row", text[:40], 0)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: column_array([row.get(name) for row in rows]) for name in names})
 
 
 def _is_columns(row: Any) -> bool:
@@ -150,7 +178,7 @@ def _is_columns(row: Any) -> bool:
     )
 
 
-def _column(values: list[Any]) -> pa.Array:
+def column_array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except pa.ArrowException:  # numbers and strings mixed

@@ -5,8 +5,8 @@ else, and no generator's state has to be kept.
 """
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from data.packing import by_number, by_tokens
 
-Batches = list[list[int]]
+Batches = Iterable[list[int]]  # made one after the other where they are many
 
 
 class Indices(list[int]):
@@ -53,7 +53,8 @@ class BatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # not a generator function: `start` must be read now, before the loader sets it back
         (start, self.start), epoch = (self.start, 0), self.epoch
-        return (Indices.of(batch, epoch) for batch in self.batches(epoch)[start:])
+        left = islice(self.batches(epoch), start, None)
+        return (Indices.of(batch, epoch) for batch in left)
 
 
 class BucketBatchSampler(BatchSampler):
@@ -120,7 +121,7 @@ class BucketBatchSampler(BatchSampler):
     def batches(self, epoch: int) -> Batches:
         together = self._together(epoch) if self.shuffle else self._fixed
         mine = (batch[self.rank :: self.world_size].tolist() for batch in together)
-        return [batch for batch in mine if batch]  # without any: fewer examples than ranks
+        return (batch for batch in mine if batch)  # without any: fewer examples than ranks
 
     def padding(self, epoch: int = 0) -> float:
         """Share of the padded batches' cells that hold nothing, over all ranks."""

@@ -1,8 +1,9 @@
 """Where rows come from: the user's files, a local copy of a known data set, or the Hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_
 
 from data.arrays import SPLITS
 from data.files import FORMATS, is_rows, read_file
+from data.large_files import column_chunks, is_large, read_large
 
 disable_progress_bars()  # they cover the run's own; loading takes seconds
 
@@ -97,29 +99,41 @@ def load(
     seed: int,
     together: str | None = None,
     in_order: bool = False,
+    scratch: Path | None = None,
 ) -> Loaded:
-    """Read the named columns (None: all) of every split; `carve` out of train what is missing."""
+    """Read the named columns (None: all) of every split; `carve` out of train what is missing.
+
+    Files of more than 32 MB are written as Arrow below `scratch` and mapped from there.
+    """
     named = list(columns or ())
     twice = [column for i, column in enumerate(named) if column in named[:i]]
     if twice:
         raise ValueError(f"two of data.*_column are {twice[0]!r}: name two different columns")
-    found = _read_local(source.root, columns) if source.root else _read_hub(source)
+    found = _read_local(source.root, columns, scratch) if source.root else _read_hub(source)
     for split, rows in found.items():
-        missing = [column for column in named if column not in rows.column_names]
-        if missing:
-            raise ValueError(
-                f"{source} ({split}) has no column {missing[0]!r}; there are: "
-                f"{', '.join(rows.column_names)} (name yours with data.*_column=...)"
-            )
+        check_columns(named, rows.column_names, f"{source} ({split})")
         if len(rows) == 0:
             raise ValueError(f"the {split} split of {source} is empty: it needs at least one row")
+    check_train(found, source)
+    splits = {k: rows.select_columns(named) if named else rows for k, rows in found.items()}
+    return carve(splits, seed=seed, together=together, in_order=in_order)
+
+
+def check_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+    missing = [column for column in wanted if column not in there]
+    if missing:
+        raise ValueError(
+            f"{where} has no column {missing[0]!r}; there are: "
+            f"{', '.join(there)} (name yours with data.*_column=...)"
+        )
+
+
+def check_train(found: Mapping[str, Any], source: Source) -> None:
     if "train" not in found:
         raise ValueError(
             f"{source} has no train split; there is only {', '.join(found)}: "
             "name a file train.csv (or .jsonl, .parquet, .txt, ...)"
         )
-    splits = {k: rows.select_columns(named) if named else rows for k, rows in found.items()}
-    return carve(splits, seed=seed, together=together, in_order=in_order)
 
 
 def carve(
@@ -139,47 +153,64 @@ def carve(
     if not missing:
         return Loaded({split: found[split] for split in SPLITS})
     train = found["train"]
-    if in_order:
-        keys, groups = np.arange(len(train)), np.arange(len(train))[::-1]
-        # the end of a text is its test
-        missing = missing[::-1]
-    else:
-        keys = _equal_rows(train, together)
-        groups = np.random.default_rng(seed).permutation(keys.max() + 1)
-    each = max(1, round(share * len(groups)))
-    if len(groups) <= each * len(missing):
+    keys = None if in_order else _equal_rows(train, together)
+    count = len(train) if keys is None else int(keys.max()) + 1
+    each = max(1, round(share * count))
+    if count <= each * len(missing):
         raise ValueError(
-            f"{len(train)} rows ({len(groups)} different ones) are too few to take "
+            f"{len(train)} rows ({count} different ones) are too few to take "
             f"{' and '.join(missing)} out of train: give more rows, or a file for each split"
         )
-    splits, notes, start = dict(found), {}, 0
-    for split in missing:
-        rows = np.flatnonzero(np.isin(keys, groups[start : start + each]))
-        splits[split], start = train.select(rows), start + each
+    sizes = [count - each * len(missing), *[each] * len(missing)]
+    parts = _parts(keys, sizes, seed)
+    splits, notes = dict(found), {}
+    for split, rows in zip(["train", *missing], parts, strict=True):
+        splits[split] = train.select(rows)
         how = "from the end" if in_order else f"by seed {seed}"
-        notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows {how}"
-    splits["train"] = train.select(np.flatnonzero(np.isin(keys, groups[start:])))
+        if split != "train":
+            notes[f"{split}_from"] = f"train, {len(rows)} of {len(train)} rows {how}"
     return Loaded({split: splits[split] for split in SPLITS}, notes)
+
+
+def _parts(keys: np.ndarray | None, sizes: list[int], seed: int) -> list[Any]:
+    """Rows of train and of what is taken out of it: so many different `keys` (N,) each by seed, or
+    without keys so many rows each in order."""
+    bounds = np.cumsum([0, *sizes])
+    if keys is None:
+        return [range(a, b) for a, b in pairwise(bounds.tolist())]
+    place = np.empty(bounds[-1], np.int64)
+    place[np.random.default_rng(seed).permutation(bounds[-1])] = np.arange(bounds[-1])
+    # of those that are permuted to the front, the rest is trained on
+    start = np.cumsum([0, *sizes[1:]])
+    found = place[keys]
+    taken = [np.flatnonzero((found >= a) & (found < b)) for a, b in pairwise(start)]
+    return [np.flatnonzero(found >= start[-1]), *taken]
 
 
 def _equal_rows(rows: Dataset, together: str | None) -> np.ndarray:
     """(N,) the same number for rows whose texts are the same (numbers do not tell rows apart)."""
     texts = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
-    # a label says little: the column with most different values stands for the row
-    different = {name: len(set(rows[name][:])) for name in texts}
     if together in texts:
-        most = together
-    elif not different or max(different.values()) < 0.5 * len(rows):
+        texts = [together]
+    # a label says little: the column with most different values stands for the row
+    numbered = [_numbered(rows, name) for name in texts]
+    most = max(numbered, key=lambda numbers: numbers.max(), default=None)
+    if most is None or (together not in texts and most.max() + 1 < 0.5 * len(rows)):
         return np.arange(len(rows))
-    else:
-        most = max(different, key=lambda name: different[name])
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in rows[most][:]])
+    return most
 
 
-def _read_local(root: Path, columns: Sequence[str] | None) -> dict[str, Dataset]:
-    if root.is_dir() and any((root / n).exists() for n in ("dataset_dict.json", "state.json")):
-        return _read_saved(root)
+def _numbered(rows: Dataset, column: str) -> np.ndarray:
+    """(N,) values counted in the order in which they come first; their hashes stand for them."""
+    some = (np.array([hash(v) for v in part]) for part in column_chunks(rows, column))
+    _, first, numbers = np.unique(np.concatenate([*some]), return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[numbers]
+
+
+def split_files(root: Path) -> dict[str, list[Path]]:
+    """The files of each split, by the split's name in a file's or a folder's."""
     named: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
     for file in _files(root):
@@ -194,10 +225,22 @@ def _read_local(root: Path, columns: Sequence[str] | None) -> dict[str, Dataset]
         raise ValueError(
             f"{root} holds no file of a known format ({', '.join(FORMATS)}, each also .gz)"
         )
-    return {
-        split: _join([read_file(f, columns) for f in files], files)
-        for split, files in named.items()
-    }
+    return named
+
+
+def _read_local(
+    root: Path, columns: Sequence[str] | None, scratch: Path | None
+) -> dict[str, Dataset]:
+    if is_saved(root):
+        return read_saved(root)
+    named = split_files(root)
+
+    def read(file: Path) -> Dataset:
+        if scratch is not None and is_large(file):
+            return read_large(file, columns, scratch)
+        return read_file(file, columns)
+
+    return {split: _join([read(f) for f in files], files) for split, files in named.items()}
 
 
 def _join(parts: list[Dataset], files: list[Path]) -> Dataset:
@@ -208,26 +251,37 @@ def _join(parts: list[Dataset], files: list[Path]) -> Dataset:
         raise ValueError(f"the columns of {names} do not agree: {error}") from error
 
 
-def _read_saved(root: Path) -> dict[str, Dataset]:
+def is_saved(root: Path) -> bool:
+    """Whether `save_to_disk` of the library `datasets` wrote this folder."""
+    return any((root / name).exists() for name in ("dataset_dict.json", "state.json"))
+
+
+def read_saved(root: Path) -> dict[str, Dataset]:
     from datasets import load_from_disk
 
     saved = load_from_disk(str(root))
-    return {"train": saved} if isinstance(saved, Dataset) else _normalised(dict(saved))
+    return {"train": saved} if isinstance(saved, Dataset) else normalised(dict(saved))
 
 
 def _read_hub(source: Source) -> dict[str, Dataset]:
+    return normalised(dict(load_hub(source)))
+
+
+def load_hub(source: Source, *, streaming: bool = False) -> Any:
     try:
-        found = load_dataset(source.hub_id, source.hub_config, revision=source.revision)
+        return load_dataset(
+            source.hub_id, source.hub_config, revision=source.revision, streaming=streaming
+        )
     except Exception as error:  # the Hub's client raises dozens of kinds
         raise ValueError(
             f"could not load {source.hub_id!r} (config {source.hub_config}, revision "
             f"{source.revision}) from the Hub: {type(error).__name__}: {error}. Without a network, "
             "set paths.data_dir (or UNROLL_DATA) to a folder with local copies, or data.path"
         ) from error
-    return _normalised(dict(found))
 
 
-def _normalised(found: dict[str, Dataset]) -> dict[str, Dataset]:
+def normalised(found: dict[str, Any]) -> dict[str, Any]:
+    """Splits by our names for them; a data set of one split is training."""
     known = {
         _SPLIT_NAMES[k.lower()]: rows for k, rows in found.items() if k.lower() in _SPLIT_NAMES
     }

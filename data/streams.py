@@ -33,10 +33,8 @@ class TrainingStreams(BatchSampler):
     def batches(self, epoch: int) -> Batches:
         offset = int(np.random.default_rng((self.seed, epoch)).integers(self.total))
         first = offset + self.numbers * self.stream
-        return [
-            _indices((first + window * self.steps) % self.total, start=window == 0)
-            for window in range(len(self))
-        ]
+        for window in range(len(self)):
+            yield _indices((first + window * self.steps) % self.total, start=window == 0)
 
 
 class EvaluationStreams(BatchSampler):
@@ -60,12 +58,10 @@ class EvaluationStreams(BatchSampler):
         return -(-self.longest // self.steps)
 
     def batches(self, epoch: int) -> Batches:
-        found = []
         for window in range(len(self)):
             positions = self.first + window * self.steps
             positions = np.where(positions < self.end, positions, self.total)
-            found.append(_indices(positions, start=window == 0))
-        return found
+            yield _indices(positions, start=window == 0)
 
 
 def stream_bounds(total: int, streams: int) -> np.ndarray:

@@ -53,21 +53,23 @@ def train_bpe(
 def train_unigram(
     texts: Iterable[str], normalizer: Normalizer, cut: PreTokenizer, *, size: int
 ) -> Tokenizer:
-    """A unigram model of pieces, the likeliest cut of each word. Kudo 2018, arXiv 1804.10959."""
-    texts = [normalizer.normalize_str(text) for text in texts]
+    """A unigram model of pieces, the likeliest cut of each word. Kudo 2018, arXiv 1804.10959.
+
+    The texts are read twice.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(text)
+        counts.update(normalizer.normalize_str(text))
     rare = [c for c, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[_alphabet(size) :]]
-    if rare:  # the trainer would keep every character, whatever the size
-        apart = re.compile(f"[{re.escape(''.join(rare))}]")
-        texts = [apart.sub(" ", text) for text in texts]
+    # the trainer would keep every character, whatever the size
+    apart = re.compile(f"[{re.escape(''.join(rare))}]" if rare else r"(?!)")
+    read = (apart.sub(" ", normalizer.normalize_str(text)) for text in texts)
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer, tokenizer.decoder = cut, decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=size, special_tokens=list(SPECIALS), unk_token="<unk>", show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(read, trainer)
     tokenizer.normalizer = normalizer
     plain = json.loads(tokenizer.to_str())
     plain["added_tokens"] = []

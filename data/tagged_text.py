@@ -16,7 +16,7 @@ from data.codec import Codec, TokenizerSettings
 from data.labels import check_classes, class_name, class_names, name_of
 from data.spec import DataSpec
 from data.text_codec import PAD, UNK
-from data.text_labels import text_report
+from data.text_labels import TextCounts
 
 
 @dataclass(kw_only=True)
@@ -91,9 +91,10 @@ class TaggedText(DataModule):
             targets = Ragged.of([[number[tag] for tag in row] or [IGNORE] for row in tags[split]])
             arrays = {"ids": cut(ids[split], most), "targets": cut(targets, most)}
             splits[split] = Split(arrays=dict(arrays), raw=part)
-        texts = {k: [" ".join(map(str, row)) for row in part] for k, part in tokens.items()}
-        counts = text_report(texts, ids, most)
-        report = {"classes": len(names), "vocabulary": inputs.vocabulary.size, **counts}
+        counts = TextCounts(most)
+        for split, words in tokens.items():
+            counts.add(split, [" ".join(map(str, row)) for row in words], ids[split])
+        report = {"classes": len(names), "vocabulary": inputs.vocabulary.size, **counts.report()}
         codec = TaggedTextCodec(inputs=inputs, labels=names, max_length=most)
         spec = DataSpec(per_step=True, input_vocabulary=inputs.vocabulary, labels=names)
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)

@@ -1,5 +1,6 @@
 """Running text for language modelling: a few long streams, read on from batch to batch."""
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split
-from data.base import DataModule, Example, Prepared, Report
+from data.arrays import ArrayWriter, Ragged, Split
+from data.base import Example, Prepared, Report
 from data.batches import StreamBatch
 from data.codec import Codec, TokenizerSettings
+from data.large_files import Texts, as_texts
 from data.spec import DataSpec
+from data.streaming import Streamed
 from data.streams import EvaluationStreams, TrainingStreams, position_and_start, windows
 from data.text_codec import EOS, PAD, UNK, TextCodec, chunks
-from data.text_labels import as_texts
 
 # one space after a letter: the tokenizers put a space in front of every text they are given
 _CUT = re.compile(r"(?<=\w) (?=\w)")
@@ -57,7 +59,7 @@ class TextStreamsCodec(Codec, kind="text"):
 
 
 @dataclass(kw_only=True, eq=False)
-class TextStreams(DataModule):
+class TextStreams(Streamed):
     """Rows of text, one after the other, as one stream a split.
 
     With `document_end` every row (a sentence, an abstract) is followed by <eos>; without, rows are
@@ -69,6 +71,7 @@ class TextStreams(DataModule):
     """
 
     in_order: ClassVar[bool] = True  # rows go on from one another
+    joins_workers: ClassVar[bool] = True  # a state is carried from batch to batch along a stream
 
     tokenizer: TokenizerSettings
     text_column: str = "text"
@@ -76,7 +79,7 @@ class TextStreams(DataModule):
     eval_streams: int = 8
     document_end: bool = True
 
-    not_prepared: ClassVar[frozenset[str]] = DataModule.not_prepared | {"steps", "eval_streams"}
+    not_prepared: ClassVar[frozenset[str]] = Streamed.not_prepared | {"steps", "eval_streams"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,20 +101,22 @@ class TextStreams(DataModule):
         return [self.text_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        texts = {split: self._texts(part) for split, part in rows.items()}
-        codec = self.given(TextStreamsCodec) or TextStreamsCodec(
-            inputs=self.tokenizer.train(texts["train"]), document_end=self.document_end
+        texts = {split: Texts(part, self.text_column) for split, part in rows.items()}
+        given = self.given(TextStreamsCodec)
+        codec = given or TextStreamsCodec(
+            inputs=self.tokenizer.train(
+                texts["train"] if self.document_end else Pieces(texts["train"])
+            ),
+            document_end=self.document_end,
         )
         assert codec.inputs is not None
         report: Report = {"vocabulary": codec.inputs.vocabulary.size}
         splits = {}
         for split, part in texts.items():
-            ids, characters = stream(codec.inputs, part, document_end=codec.document_end)
-            if len(ids) == 0 or not characters.sum():
-                raise ValueError(f"the {split} split of data {self.name!r} holds no text")
-            splits[split] = Split(arrays={"characters": characters, "ids": ids})
-            report[f"unknown_{split}"] = round(float((ids == UNK).mean()), 4)
-            report[f"characters_{split}"] = int(characters.sum())
+            arrays, unknown, characters = self._arrays(codec, part, split)
+            splits[split] = Split(arrays=dict(arrays))
+            report[f"unknown_{split}"] = round(unknown / len(arrays["ids"]), 4)
+            report[f"characters_{split}"] = characters
         vocabulary = codec.inputs.vocabulary
         spec = DataSpec(
             input_vocabulary=vocabulary, output_vocabulary=vocabulary, shared_vocabulary=True
@@ -133,15 +138,60 @@ class TextStreams(DataModule):
     def collate(self, split: str, indices: list[int]) -> StreamBatch:
         part, codec = self.splits[split], self.codec
         assert isinstance(codec, TextStreamsCodec)
-        ids, characters = part.flat("ids"), part.flat("characters")
+        ids = part.flat("ids")
         positions, start = position_and_start(indices)
         streams = None if split == "train" else self.eval_streams
         places, mask = windows(positions, len(ids), steps=self.steps, streams=streams)
         targets = np.where(mask, ids[places], PAD).astype(np.int64)
         inputs = np.where(mask, ids[places - 1], PAD).astype(np.int64)
         inputs[mask & (places == 0)] = codec.lead
-        counts = np.where(mask, characters[places], 0).astype(np.int64)
+        counts = np.zeros_like(targets)
+        if "characters" in part.arrays:
+            counts[mask] = part.flat("characters")[places[mask]]
         return StreamBatch(*map(torch.from_numpy, (inputs, targets, mask, start, counts)))
+
+    def joins_rows(self) -> bool:
+        return not self.document_end
+
+    def stream_batches(
+        self, rows: Iterator[dict[str, Any]], *, worker: int, workers: int
+    ) -> Iterator[StreamBatch]:
+        """Texts → windows of this worker's share of the `batch_size` streams.
+
+        A stream goes on with the next text where its own has ended. A text is entered as the first
+        of all is: after what stands for the end of the one before.
+        """
+        count = self.batch_size * (worker + 1) // workers - self.batch_size * worker // workers
+        shape = (count, self.steps)
+        texts = self._streamed_ids(as_texts([row[self.text_column]])[0] for row in rows)
+        held = [(np.zeros(0, np.int64), np.zeros(0, np.int64))] * count
+        for number in itertools.count():
+            batch = np.empty((2, *shape), np.int64)
+            for row in range(count):
+                parts, size = [held[row]], len(held[row][0])
+                while size < self.steps:
+                    parts.append(next(texts))
+                    size += len(parts[-1][0])
+                inputs, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+                batch[:, row] = inputs[: self.steps], targets[: self.steps]
+                held[row] = inputs[self.steps :], targets[self.steps :]
+            yield StreamBatch(
+                *torch.from_numpy(batch),
+                mask=torch.ones(shape, dtype=torch.bool),
+                start=torch.full((count,), number == 0),
+                characters=torch.zeros(shape, dtype=torch.int64),
+            )
+
+    def _streamed_ids(self, texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each text as inputs (n,) and targets (n,)."""
+        codec = self.codec
+        assert isinstance(codec, TextStreamsCodec) and codec.inputs is not None
+        end = [EOS] if codec.document_end else []
+        for some in chunks(texts, 200, 200_000):
+            encoded = codec.inputs.encode_batch(some)
+            for i in range(len(encoded)):
+                symbols = np.concatenate(([codec.lead], encoded[i], end)).astype(np.int64)
+                yield symbols[:-1], symbols[1:]
 
     def example(self, split: str, index: int) -> Example:
         """Window `index` of the split as text, and the text that follows it."""
@@ -152,37 +202,128 @@ class TextStreams(DataModule):
         before, after = (codec.text(ids[a:b]) for a, b in pairwise(cuts))
         return Example(before, [after])
 
-    def _texts(self, part: Any) -> list[str]:
-        texts = as_texts(part[self.text_column])
-        given = self.given(TextStreamsCodec)
-        joined = not (given.document_end if given else self.document_end)
-        return ["\n".join(texts)] if joined else texts
+    def _arrays(
+        self, codec: TextStreamsCodec, texts: Texts, split: str
+    ) -> tuple[dict[str, np.ndarray], int, int]:
+        """The arrays of a split, written as they come; unknown symbols, and characters."""
+        assert codec.inputs is not None
+        kinds = {"ids": codec.inputs.id_type}
+        if split != "train":  # bits per character are for evaluation
+            kinds["characters"] = np.dtype(np.int32)
+        arrays = {
+            name: ArrayWriter(self.scratch and self.scratch / split / f"{name}.npy", kind)
+            for name, kind in kinds.items()
+        }
+        unknown = characters = 0
+        for ids, counts in stream(codec.inputs, texts, document_end=codec.document_end):
+            for name, values in (("ids", ids), ("characters", counts)):
+                if name in arrays:
+                    arrays[name].append(values)
+            unknown += int((ids == UNK).sum())
+            characters += int(counts.sum())
+        if not characters:
+            raise ValueError(f"the {split} split of data {self.name!r} holds no text")
+        return {name: array.finish() for name, array in arrays.items()}, unknown, characters
 
 
 def stream(
-    codec: TextCodec, texts: Sequence[str], *, document_end: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Texts → ids (N,), and the characters (N,) of raw text that each of them stands for.
+    codec: TextCodec, rows: Iterable[str], *, document_end: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows → ids (n,), and the characters (n,) of raw text that each of them stands for, as they
+    come; without `document_end` rows are joined by line ends.
 
     What lies between two tokens belongs to the later one, what follows the last one and the line
     end to <eos>: the characters add up to the whole text, so bits per character are comparable
     between tokenizers.
     """
-    rows, counts = [], []
-    for text, ids, ends in _encoded(codec, texts):
-        if document_end:
-            ids, ends = np.append(ids, EOS), np.append(ends, len(text) + 1)
-        elif len(ends):
-            ends[-1] = len(text)
-        rows.append(ids)
-        counts.append(np.diff(np.maximum.accumulate(ends), prepend=0))
-    return np.concatenate(rows).astype(np.int32), np.concatenate(counts).astype(np.int32)
+    if document_end:
+        some: list[tuple[np.ndarray, np.ndarray]] = []
+        for text, ids, ends in _encoded(codec, rows):
+            some.append((np.append(ids, EOS), _counts(np.append(ends, len(text) + 1))))
+            if len(some) == 1000:
+                yield _joined(some)
+                some = []
+        if some:
+            yield _joined(some)
+        return
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    after = 0  # characters that follow the last token so far
+    for text, ids, ends in _encoded(codec, Pieces(rows), joined=True):
+        if len(ids) == 0:
+            after += len(text)
+            continue
+        counts = _counts(ends)
+        counts[0] += after
+        after = len(text) - int(ends.max())
+        if last is not None:
+            yield last
+        last = ids, counts
+    if last is not None:
+        last[1][-1] += after
+        yield last
 
 
-def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Each text, its ids (n,), and where in the raw text each of them ends (n,)."""
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    ids, counts = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(counts)
+
+
+def _counts(ends: np.ndarray) -> np.ndarray:
+    return np.diff(np.maximum.accumulate(ends), prepend=0)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Rows joined by line ends, cut into pieces that give the whole text when they are joined.
+
+    A piece begins with the space between two words, which `_encoded` leaves out where a tokenizer
+    puts one itself, so that none sees the cut; only in a text that has no such space for a million
+    characters it begins with a line end.
+    """
+
+    rows: Iterable[str]
+    least: int = 20_000
+    most: int = 1_000_000
+
+    def __iter__(self) -> Iterator[str]:
+        waiting: list[str] = []
+        held, enough = 0, self.least
+        for i, row in enumerate(self.rows):
+            waiting.append(f"\n{row}" if i else row)
+            held += len(waiting[-1])
+            if held <= enough:
+                continue
+            text, start = "".join(waiting), 0
+            while end := self._cut(text, start):
+                yield text[start:end]
+                start = end
+            waiting, held = [text[start:]], len(text) - start
+            enough = max(self.least, 2 * held)  # a text without cuts is not looked at for each row
+        if waiting:
+            yield "".join(waiting)
+
+    def _cut(self, text: str, start: int) -> int:
+        """Where the piece that begins at `start` ends; 0: not within this text."""
+        if found := _CUT.search(text, start + self.least):
+            return found.start()
+        return max(0, text.rfind("\n", start + 1)) if len(text) - start > self.most else 0
+
+
+def _encoded(
+    codec: TextCodec, texts: Iterable[str], *, joined: bool = False
+) -> Iterator[tuple[str, Any, Any]]:
+    """Each text, its ids (n,), and where in the raw text each of them ends (n,).
+
+    `joined`: the texts are pieces of one, each but the first with the space at which it was cut.
+    """
+    spaces = itertools.chain([False], itertools.repeat(joined))
     for some in chunks(texts, 20_000):
-        cut = [_pieces(text) if codec.cut_at_spaces else ([text], [0]) for text in some]
+        cut = [
+            _pieces(text, int(space and text.startswith(" ")))
+            if codec.cut_at_spaces
+            else ([text], [0])
+            for text, space in zip(some, spaces, strict=False)
+        ]
         found = codec.encode_with_ends([piece for pieces, _ in cut for piece in pieces])
         for text, (_, starts) in zip(some, cut, strict=True):
             parts = [(ids, start + ends) for start, (ids, ends) in zip(starts, found, strict=False)]
@@ -190,9 +331,10 @@ def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any,
             yield text, ids, ends
 
 
-def _pieces(text: str, least: int = 20_000) -> tuple[list[str], list[int]]:
-    """A long text cut between words, and where the pieces start: a book at once is slow."""
-    starts, place = [0], 0
+def _pieces(text: str, place: int, least: int = 20_000) -> tuple[list[str], list[int]]:
+    """A long text, from `place` on, cut between words, and where the pieces start: a book at once
+    is slow."""
+    starts = [place]
     while cut := _CUT.search(text, place + least):
         place = cut.end()
         starts.append(place)

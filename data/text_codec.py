@@ -59,6 +59,11 @@ class TextCodec:
         """Tells vocabularies apart: a model's numbers mean nothing in another one."""
         return symbols_hash(self.symbols)
 
+    @property
+    def id_type(self) -> np.dtype[Any]:
+        """The smallest type that holds every id: large texts take a quarter of the disk."""
+        return np.min_scalar_type(len(self.symbols))
+
     @cached_property
     def lowercase(self) -> bool:
         """Whether case is lost: then references are lower-cased before they are compared."""
@@ -68,9 +73,11 @@ class TextCodec:
         basic = self.settings.pre_tokenizer == "basic_english"
         return self.settings.lowercase or (basic and self.settings.kind not in _SINGLE)
 
-    @property
+    @cached_property
     def cut_at_spaces(self) -> bool:
         """Whether a text in two parts, at a space that is left out, has the tokens of the whole."""
+        if self.settings.kind == "file":  # it may put a space in front of a text, or drop them all
+            return self.encode("a a") == 2 * self.encode("a")
         return self.settings.kind in ("words", "bpe", "unigram")
 
     def encode(self, text: str) -> list[int]:
@@ -231,12 +238,15 @@ def symbols_hash(symbols: Sequence[str]) -> str:
     return hashlib.blake2b(json.dumps(list(symbols)).encode(), digest_size=4).hexdigest()
 
 
-def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def chunks(texts: Iterable[str], size: int, characters: int = 1_000_000) -> Iterator[list[str]]:
+    """At most `size` texts at a time, and no further one after so many characters."""
     some: list[str] = []
+    held = 0
     for text in texts:
         some.append(text)
-        if len(some) == size:
+        held += len(text)
+        if len(some) == size or held >= characters:
             yield some
-            some = []
+            some, held = [], 0
     if some:
         yield some

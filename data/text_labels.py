@@ -1,5 +1,6 @@
 """Sentences with a label: one of several classes, or a real number."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split, cut
-from data.base import DataModule, Example, Prepared, Report
+from data.arrays import Ragged, RaggedWriter, Split, cut
+from data.base import Example, Prepared, Report
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
 from data.labels import Labels
+from data.large_files import Texts, as_texts
 from data.spec import DataSpec
+from data.streaming import Streamed
 from data.text_codec import UNK, TextCodec
 
 
@@ -34,7 +37,7 @@ class TextLabelsCodec(Codec, kind="text_labels"):
 
 
 @dataclass(kw_only=True, eq=False)
-class TextLabels(DataModule):
+class TextLabels(Streamed):
     """Rows with a text and a label, from any files.
 
     Labels may be strings, whole numbers, booleans or `ClassLabel`s (classes), or real numbers
@@ -50,22 +53,27 @@ class TextLabels(DataModule):
         return [self.text_column, self.label_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
-        texts = {split: as_texts(part[self.text_column]) for split, part in rows.items()}
+        texts = {split: Texts(part, self.text_column) for split, part in rows.items()}
         given = self.given(TextLabelsCodec)
         labels = Labels.of(
             rows,
             self.label_column,
             real=self.real_labels,
-            sample=self.limit is not None,
+            sample=self.limit is not None or self.streaming,
             given=given,
         )
         inputs = given.inputs if given else self.tokenizer.train(texts["train"])
         assert inputs is not None
-        ids = {split: encode_texts(inputs, part, None) for split, part in texts.items()}
+        counts = TextCounts(self.max_length)
         splits = {}
         for split, part in rows.items():
-            short, targets = cut(ids[split], self.max_length), labels.targets[split]
-            splits[split] = Split(arrays={"ids": short, "targets": targets}, raw=part)
+            ids = RaggedWriter(self.scratch and self.scratch / f"{split}.npy", inputs.id_type)
+            for some in texts[split].chunks():
+                encoded = encode_texts(inputs, some, None)
+                counts.add(split, some, encoded)
+                ids.append(cut(encoded, self.max_length))
+            arrays = {"ids": ids.finish(), "targets": labels.targets[split]}
+            splits[split] = Split(arrays=arrays, raw=part)
         codec = TextLabelsCodec(
             inputs=inputs,
             labels=labels.names,
@@ -81,7 +89,7 @@ class TextLabels(DataModule):
         report = {
             **labels.report(),
             "vocabulary": inputs.vocabulary.size,
-            **text_report(texts, ids, self.max_length),
+            **counts.report(),
         }
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
@@ -103,11 +111,6 @@ class TextLabels(DataModule):
         return Example(as_texts([row[self.text_column]])[0], [answer])
 
 
-def as_texts(values: Sequence[Any]) -> list[str]:
-    """A column as strings: numbers spelled out, missing ones empty."""
-    return [v if isinstance(v, str) else "" if v is None else str(v) for v in values[:]]
-
-
 def encode_texts(codec: TextCodec, texts: Sequence[str], max_length: int | None) -> Ragged:
     """Texts → ids, cut at `max_length`; a text without tokens is one unknown word."""
     ids = codec.encode_batch(texts)
@@ -117,14 +120,26 @@ def encode_texts(codec: TextCodec, texts: Sequence[str], max_length: int | None)
     return cut(Ragged(values=values, offsets=offsets), max_length)
 
 
-def text_report(
-    texts: dict[str, list[str]], ids: dict[str, Ragged], max_length: int | None, *, prefix: str = ""
-) -> Report:
+class TextCounts:
     """What the log should say: texts that are empty or too long, the share of unknown words."""
-    most = np.inf if max_length is None else max_length
-    unknown = {k: float((p.values == UNK).mean()) for k, p in ids.items() if len(p.values)}
-    return {
-        f"{prefix}empty": sum(not text.strip() for part in texts.values() for text in part),
-        f"{prefix}too_long": sum(int((part.lengths > most).sum()) for part in ids.values()),
-        **{f"{prefix}unknown_{split}": round(share, 4) for split, share in unknown.items()},
-    }
+
+    def __init__(self, max_length: int | None, *, prefix: str = "") -> None:
+        self.most = np.inf if max_length is None else max_length
+        self.prefix, self.empty, self.too_long = prefix, 0, 0
+        self.unknown: Counter[str] = Counter()
+        self.symbols: Counter[str] = Counter()
+
+    def add(self, split: str, texts: Sequence[str], ids: Ragged) -> None:
+        """Some texts of a split, and their symbols before they are cut."""
+        self.empty += sum(not text.strip() for text in texts)
+        self.too_long += int((ids.lengths > self.most).sum())
+        self.unknown[split] += int((ids.values == UNK).sum())
+        self.symbols[split] += len(ids.values)
+
+    def report(self) -> Report:
+        shares = {k: self.unknown[k] / count for k, count in self.symbols.items() if count}
+        return {
+            f"{self.prefix}empty": self.empty,
+            f"{self.prefix}too_long": self.too_long,
+            **{f"{self.prefix}unknown_{split}": round(share, 4) for split, share in shares.items()},
+        }

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split, cut
-from data.base import DataModule, Example, Prepared, Report
+from data.arrays import Ragged, RaggedWriter, Split, cut
+from data.base import Example, Prepared, Report
 from data.batches import PairBatch
 from data.codec import Codec, TokenizerSettings
+from data.large_files import OneAfterTheOther, Texts, as_texts
 from data.spec import DataSpec
+from data.streaming import Streamed
 from data.text_codec import BOS, EOS, TextCodec
-from data.text_labels import as_texts, text_report
+from data.text_labels import TextCounts
 
 
 @dataclass(kw_only=True)
@@ -33,7 +35,7 @@ class TextPairsCodec(Codec, kind="text_pairs"):
 
 
 @dataclass(kw_only=True, eq=False)
-class TextPairs(DataModule):
+class TextPairs(Streamed):
     """Rows with a source and a target text, from any files.
 
     Vocabularies are learnt from training alone: one a side, or one for both (`joint`). A training
@@ -62,7 +64,7 @@ class TextPairs(DataModule):
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         source, target = (
-            {split: as_texts(part[name]) for split, part in rows.items()} for name in self.columns()
+            {split: Texts(part, name) for split, part in rows.items()} for name in self.columns()
         )
         given = self.given(TextPairsCodec)
         if given is not None:
@@ -70,27 +72,39 @@ class TextPairs(DataModule):
         else:
             inputs, outputs = self._codecs(source["train"], target["train"])
         assert inputs is not None and outputs is not None
-        source_ids = {split: inputs.encode_batch(texts) for split, texts in source.items()}
-        target_ids = {split: outputs.encode_batch(texts) for split, texts in target.items()}
+        sides = (inputs, outputs)
+        counts = [TextCounts(self.max_length, prefix=name) for name in ("source_", "target_")]
         report: Report = {
             "vocabulary": inputs.vocabulary.size,
             "target_vocabulary": outputs.vocabulary.size,
-            **text_report(source, source_ids, self.max_length, prefix="source_"),
-            **text_report(target, target_ids, self.max_length, prefix="target_"),
         }
         splits: dict[str, Split] = {}
         for split, part in rows.items():
-            ids = [source_ids[split], target_ids[split]]
+            arrays = [
+                RaggedWriter(self.scratch and self.scratch / split / f"{name}.npy", side.id_type)
+                for name, side in zip(("source", "target"), sides, strict=True)
+            ]
+            lengths = []
+            for texts in zip(source[split].chunks(), target[split].chunks(), strict=True):
+                ids = [side.encode_batch(some) for side, some in zip(sides, texts, strict=True)]
+                for count, some, encoded in zip(counts, texts, ids, strict=True):
+                    count.add(split, some, encoded)
+                lengths.append(np.stack([encoded.lengths for encoded in ids]))
+                if split == "train":
+                    usable = self._usable(lengths[-1])
+                    ids = [_rows(encoded, usable) for encoded in ids]
+                cut_ids = [cut(encoded, self.max_length) for encoded in ids]
+                arrays[0].append(with_ends(cut_ids[0], after=EOS))
+                arrays[1].append(with_ends(cut_ids[1], before=BOS, after=EOS))
             if split == "train":
-                kept = self._usable(ids[0].lengths, ids[1].lengths)
+                kept = self._kept(np.concatenate(lengths, axis=1))
                 report["left_out_train"] = len(part) - len(kept)
                 if len(kept) < len(part):
-                    part, ids = part.select(kept), [_rows(side, kept) for side in ids]
-            arrays = {
-                "source": with_ends(cut(ids[0], self.max_length), after=EOS),
-                "target": with_ends(cut(ids[1], self.max_length), before=BOS, after=EOS),
-            }
-            splits[split] = Split(arrays=dict(arrays), raw=part)
+                    part = part.select(kept)
+            splits[split] = Split(
+                arrays={"source": arrays[0].finish(), "target": arrays[1].finish()}, raw=part
+            )
+        report |= counts[0].report() | counts[1].report()
         codec = TextPairsCodec(inputs=inputs, outputs=outputs, max_length=self.max_length)
         spec = DataSpec(
             input_vocabulary=inputs.vocabulary,
@@ -115,24 +129,27 @@ class TextPairs(DataModule):
         source, target = as_texts([row[name] for name in self.columns()])
         return Example(source, [target])
 
-    def _codecs(self, sources: list[str], targets: list[str]) -> tuple[TextCodec, TextCodec]:
+    def _codecs(self, sources: Texts, targets: Texts) -> tuple[TextCodec, TextCodec]:
         if self.joint:
-            both = self.tokenizer.train([*sources, *targets])
+            both = self.tokenizer.train(OneAfterTheOther((sources, targets)))
             return both, both
         target_tokenizer = self.target_tokenizer or self.tokenizer
         return self.tokenizer.train(sources), target_tokenizer.train(targets)
 
-    def _usable(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Training rows that have two sides, neither too long."""
+    def _usable(self, lengths: np.ndarray) -> np.ndarray:
+        """(2, N) → (N,): which training rows have two sides, neither too long."""
         most = np.inf if self.max_length is None else self.max_length
-        shortest, longest = np.minimum(sources, targets), np.maximum(sources, targets)
-        kept = np.flatnonzero((shortest > 0) & (longest <= most))
-        if not (shortest > 0).any():
+        return (lengths.min(axis=0) > 0) & (lengths.max(axis=0) <= most)
+
+    def _kept(self, lengths: np.ndarray) -> np.ndarray:
+        """The numbers of the usable training rows; ValueError where there are none."""
+        kept = np.flatnonzero(self._usable(lengths))
+        if not lengths.min(axis=0).any():
             raise ValueError("every training pair has an empty source or target")
         if len(kept) == 0:
             raise ValueError(
                 f"data.max_length={self.max_length} leaves no training pair: the shortest has "
-                f"{longest.min()} symbols in its longer text"
+                f"{lengths.max(axis=0).min()} symbols in its longer text"
             )
         return kept
 
@@ -154,4 +171,6 @@ def with_ends(ids: Ragged, *, before: int | None = None, after: int | None = Non
 
 
 def _rows(ids: Ragged, kept: np.ndarray) -> Ragged:
-    return Ragged.of([ids[row] for row in kept])
+    """The rows of which `kept` (N,) is true."""
+    offsets = np.concatenate([[0], np.cumsum(ids.lengths[kept])])
+    return Ragged(values=ids.values[np.repeat(kept, ids.lengths)], offsets=offsets)

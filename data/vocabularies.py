@@ -1,7 +1,8 @@
 """Vocabularies learnt from training texts: which symbols, in which order."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from tokenizers import Tokenizer, decoders, models, trainers
@@ -24,7 +25,8 @@ def train(settings: TokenizerSettings, texts: Iterable[str]) -> TextCodec:
     parts = _parts(settings)
     if settings.kind == "bytes":
         return TextCodec(byte_tokenizer(*parts), settings=settings)
-    texts = [settings.ready(text) for text in texts]
+    # some kinds read them twice; large ones are never held
+    texts = _Ready(list(texts) if isinstance(texts, Iterator) else texts, settings)
     size = settings.vocab_size or 8000
     if settings.kind == "bpe":
         learnt = train_bpe(texts, *parts, size=size, least=settings.min_frequency)
@@ -42,6 +44,17 @@ def train(settings: TokenizerSettings, texts: Iterable[str]) -> TextCodec:
         # texts so few that nothing is frequent: any vocabulary is better than none
         codec = _of_words(settings, _words(settings, texts, 1))
     return codec
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Texts as they are before they are cut, made as often as they are read."""
+
+    texts: Iterable[str]
+    settings: TokenizerSettings
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.settings.ready, self.texts)
 
 
 def train_on_tokens(settings: TokenizerSettings, rows: Iterable[Sequence[str]]) -> TextCodec:
@@ -66,7 +79,7 @@ def _parts(settings: TokenizerSettings) -> tuple[Normalizer, PreTokenizer]:
     return own, pre_tokenizer(settings.kind, settings.pre_tokenizer)
 
 
-def _words(settings: TokenizerSettings, texts: Sequence[str], min_frequency: int) -> list[str]:
+def _words(settings: TokenizerSettings, texts: Iterable[str], min_frequency: int) -> list[str]:
     """The most frequent first, ties in alphabetical order, as torchtext orders them."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = _parts(settings)

@@ -165,6 +165,11 @@ class Task(LightningModule):
             count = self.trainer.strategy.reduce(count.float(), reduce_op="sum")
         return count.clamp(min=1)
 
+    def on_train_start(self) -> None:
+        # A schedule asks how long training is, so that the loaders are made before Lightning knows
+        # where a resumed run stopped; it would not tell them any more.
+        self.trainer.fit_loop._load_combined_loader_states()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # every batch has randomness of its own, so a resumed run needs no saved generator
         place = self.trainer.fit_loop.epoch_loop.total_batch_idx * self.trainer.world_size

@@ -207,7 +207,13 @@ class Hub(BaseHTTPRequestHandler):
 
     def send(self, what: Any, *, body: bool, status: int = 200, code: str = "") -> None:
         content = what if isinstance(what, bytes) else json.dumps(what).encode()
+        part = self.headers.get("Range")
+        if part and status == 200:  # a stream reads files in parts
+            first, last = (int(number) for number in part.removeprefix("bytes=").split("-"))
+            status, whole, content = 206, len(content), content[first : last + 1]
         self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", f'"{self.etag(content)}"')
         self.send_header("X-Repo-Commit", self.commit)
@@ -225,8 +231,6 @@ def test_the_hub_is_asked_for_the_named_revision(tmp_path: Path) -> None:
     for name, part in [("train", ROWS[:30]), ("test", ROWS[30:])]:
         write(part, tmp_path / f"{name}.parquet")
         Hub.files[f"{name}-00000-of-00001.parquet"] = (tmp_path / f"{name}.parquet").read_bytes()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     program = """
 from data.sources import Source, load
 found = load(Source(hub_id="someone/pairs", revision="main"), columns=["body", "stars"], seed=0)
@@ -236,7 +240,41 @@ try:
 except ValueError as error:
     print(error)
 """
-    # a process of its own: the address is read when the Hub's client is imported
+    done = with_hub(program, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes, error = done.stdout.strip().split("\n", 1)
+    assert sizes == "[27, 3, 10] 0"
+    assert "could not load 'someone/else'" in error and "UNROLL_DATA" in error
+
+
+def test_a_stream_of_the_hub_writes_no_row(tmp_path: Path) -> None:
+    Hub.files.clear()
+    for name, part in [("train", ROWS * 10), ("validation", ROWS), ("test", ROWS[:4])]:
+        write(part, tmp_path / f"{name}.parquet")
+        Hub.files[f"{name}-00000-of-00001.parquet"] = (tmp_path / f"{name}.parquet").read_bytes()
+    program = f"""
+from itertools import islice
+from data.text_codec import TokenizerSettings
+from data.text_labels import TextLabels
+data = TextLabels(
+    name="h", hub_id="someone/pairs", revision="main", cache_dir="{tmp_path}/cache", seed=1,
+    batch_size=5, tokenizer=TokenizerSettings(), text_column="body", label_column="stars",
+    streaming=True, shuffle_buffer=30,
+)
+data.setup()
+numbers = [n for batch in islice(data.train_dataloader(), 32) for n in batch.targets.tolist()]
+print(data.report()["learnt_from"], data.report()["test"], len(numbers), sorted(set(numbers)))
+"""
+    done = with_hub(program, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("400 rows from the beginning 4 160 [0, 1")
+    assert not [f for f in (tmp_path / "home").rglob("*") if f.suffix in (".arrow", ".parquet")]
+
+
+def with_hub(program: str, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a program of its own: the Hub's address is read when its client is imported."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = os.environ | {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "home"),
@@ -248,7 +286,4 @@ except ValueError as error:
         cwd=Path(__file__).parents[2], timeout=120,
     )  # fmt: skip
     server.shutdown()
-    assert done.returncode == 0, done.stderr[-3000:]
-    sizes, error = done.stdout.strip().split("\n", 1)
-    assert sizes == "[27, 3, 10] 0"
-    assert "could not load 'someone/else'" in error and "UNROLL_DATA" in error
+    return done

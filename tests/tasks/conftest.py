@@ -67,7 +67,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         nonlocal count
         count += 1
         folder = f"paths.run_dir={tmp_path}/run{count}"
-        config = compose("config", [*SMALL[shape], *ALWAYS, folder, *overrides])
+        config = compose("config", [*SMALL.get(shape, ()), *ALWAYS, folder, *overrides])
         lightning.seed_everything(config.seed, verbose=False)
         data = build.data(config)
         build.choose_monitor(config, data.spec)
