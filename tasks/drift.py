@@ -18,7 +18,7 @@ from torch import Tensor
 from models.language_model import LanguageModel
 from tasks.rows import Row
 
-ROWS, CONTEXT, SLICES = 32, 32, 8
+ROWS, CONTEXT, SLICES = 16, 32, 8
 CURVES = ("forced_entropy", "forced_nll", "free_entropy", "free_nll")
 CHUNK = 16  # positions whose whole distributions are held at a time
 

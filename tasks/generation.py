@@ -124,8 +124,8 @@ class Generation(Task):
         said = self.model.head.log_probs(output.hidden).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
         hypotheses = self.decode(memory, beam_size=self.beam_sizes[split])
-        written, lengths = hypotheses.tokens[:, 0], hypotheses.lengths[:, 0]
-        self.exposure.add(said, right, mask, written, lengths, self.bos_id)
+        written = hypotheses.tokens[:, 0]
+        self.exposure.add(said, right, mask, written, ends=(self.eos_id, self.pad_id))
         texts = [self.text(row) for row in written]
         self.decoded += zip(batch.index.tolist(), texts, strict=True)
 
@@ -196,7 +196,7 @@ class Generation(Task):
             pictures.by_bucket(
                 self.exposed,
                 {"forced_accuracy": "teacher forcing: right symbol",
-                 "free_bigrams": "free running: right pair anywhere",
+                 "free_aligned": "free running: aligned with the reference",
                  "free_accuracy": "free running: right symbol in its place"},
                 path, xlabel="position in the reference", ylabel="share", counted="symbols",
             )  # fmt: skip

@@ -186,12 +186,12 @@ class LanguageModel(Task):
 
     def draw(self, split: str, folder: Path) -> Iterator[Path]:
         if self.drifted:
-            path = folder / "drift.png"
+            path, what = folder / "drift.png", "frames" if self.plays else "symbols"
             pictures.by_bucket(
                 self.drifted,
                 {"forced_entropy": "entropy, real text", "forced_nll": "−log p, real text",
                  "free_entropy": "entropy, own text", "free_nll": "−log p, own text"},
-                path, xlabel="symbols after the context", ylabel="nats", counted="symbols",
+                path, xlabel=f"{what} after the context", ylabel="nats", counted=what, bottom=None,
             )  # fmt: skip
             yield path
         if not self.plays:

@@ -210,27 +210,31 @@ def by_bucket(
     xlabel: str,
     ylabel: str,
     counted: str,
+    bottom: float | None = 0,
 ) -> None:
-    """Curves (column of the rows → legend) over buckets, and below how much each bucket holds."""
+    """Curves (column of the rows → legend) over buckets, and below how much each bucket holds.
+
+    `bottom`: where the axis begins, None as near as the curves allow.
+    """
     places, counts = range(len(rows)), [row["count"] for row in rows]
     with style():
         figure = Figure(figsize=(max(5.0, 1.5 + 0.7 * len(rows)), 4.4), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         for i, (name, text) in enumerate(curves.items()):
             values = [row[name] for row in rows]
             mark, line = "osD^"[i % 4], ("-", "--")[i % 2]
             top.plot(places, values, marker=mark, linestyle=line, markersize=4, label=text)
-        top.set_ylim(bottom=0)
+        top.set_ylim(bottom=bottom)
         top.set_ylabel(ylabel)
         top.grid(alpha=0.3)
         if len(curves) > 1:
             top.legend(frameon=False)
-        bars = bottom.bar(places, counts, color=QUIET)
-        bottom.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7)
-        bottom.margins(y=0.25)
-        bottom.set_ylabel(counted)
-        bottom.set_xticks(places, list(map(label, rows)))
-        bottom.set_xlabel(xlabel)
+        bars = below.bar(places, counts, color=QUIET)
+        below.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7)
+        below.margins(y=0.25)
+        below.set_ylabel(counted)
+        below.set_xticks(places, list(map(label, rows)))
+        below.set_xlabel(xlabel)
         save(figure, path)
 
 
