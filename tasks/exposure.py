@@ -75,7 +75,11 @@ class Exposure:
 
 
 def common(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """(B, T) and (B, L) → (B, T) True on a longest common subsequence of each two rows."""
+    """(B, T) and (B, L) → (B, T) True on a longest common subsequence of each two rows.
+
+    Of several one that begins as the rows do: a text that stops too early is wrong at its end.
+    """
+    ours, theirs = ours[:, ::-1], theirs[:, ::-1]  # the way back goes from the beginning, then
     batch, steps = ours.shape
     equal = ours[:, :, None] == theirs[:, None, :]
     best = np.zeros((batch, steps + 1, theirs.shape[1] + 1), np.int32)  # of prefixes of both
@@ -92,7 +96,7 @@ def common(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
         found[left[hit], i[hit] - 1] = True
         t[left] -= hit | up
         other[left] -= ~up
-    return found
+    return found[:, ::-1].copy()
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
