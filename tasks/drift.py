@@ -38,10 +38,10 @@ def windows(ids: Sequence[int] | np.ndarray, length: int) -> Tensor:
 def openings(rolls: Sequence[np.ndarray], length: int) -> Tensor:
     """Pieces of keys (T, K) → (R, CONTEXT + length, K): the openings of those that are long enough.
 
-    At most ROWS of them, and as long as half of the pieces allow.
+    As long as half of the pieces allow, and at most 8 · ROWS of them, since pieces are short.
     """
     size = min(CONTEXT + length, int(np.median([len(roll) for roll in rolls])))
-    kept = [roll[:size] for roll in rolls if len(roll) >= size][:ROWS]
+    kept = [roll[:size] for roll in rolls if len(roll) >= size][: 8 * ROWS]
     return torch.from_numpy(np.stack(kept)).float()
 
 
