@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = 4  # megabytes
-TOKENIZERS = {"words": "words", "characters": "characters", "bpe": "bpe"}
+KINDS = ("words", "characters", "bytes", "bpe", "unigram")
 
 
 def write(file: Path, megabytes: int, *, kind: str, seed: int = 0) -> None:
@@ -109,7 +109,7 @@ def measure(file: Path, options: argparse.Namespace, kind: str, folder: str) -> 
         "pairs": ["task=translation", "data=text_pairs", "model.hidden_size=128"],
     }[options.data]
     overrides = [
-        *settings, f"data.path='{file}'", f"tokenizer={TOKENIZERS[kind]}", "trainer=cpu",
+        *settings, f"data.path='{file}'", f"tokenizer={kind}", "trainer=cpu",
         f"trainer.max_steps={options.steps}", "trainer.limit_val_batches=2", "precision=fp32",
         f"paths.run_dir='{folder}/run'", f"paths.cache_dir='{folder}/cache'", "logger=csv",
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--kinds", nargs="+", choices=[*TOKENIZERS], default=[*TOKENIZERS])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["words", "characters", "bpe"])
     parser.add_argument("--data", choices=["text", "labels", "pairs"], default="text")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--stream", action="store_true")

@@ -15,6 +15,7 @@ from data.codec import Codec
 from data.spec import DataSpec
 from tasks.loggers import log_picture, log_table
 from tasks.metrics import SumCount, total
+from tasks.rows import Row, append
 
 FORMAT = 1  # of the checkpoints; a later one may add keys, and must still read this
 SPLIT_OF = {"val": "validation", "test": "test"}
@@ -251,6 +252,12 @@ class Task(LightningModule):
         with aside.open("w", encoding="utf-8") as file:
             file.writelines(lines)
         aside.replace(path)
+
+    def leave_rows(self, name: str, split: str, rows: Sequence[Row]) -> None:
+        """Add what was measured by bucket to `<name>.csv` of the run."""
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            path = Path(self.trainer.default_root_dir) / f"{name}.csv"
+            append(path, rows, split=split, step=self.global_step)
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all ranks, on the CPU."""

@@ -137,6 +137,7 @@ class Captioning(Generation):
 
     @torch.no_grad()
     def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        yield from super().draw(split, folder)
         for place, (index, _) in enumerate(self.shown_pairs[:4]):
             picture = self.data.example(SPLIT_OF[split], index).input
             weights, written = self.look(picture)

@@ -1,7 +1,8 @@
 """What captioning and translation share: a memory is encoded, and text is decoded from it."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from models.decoding import Hypotheses, beam_search
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from models.state import State
+from tasks import exposure, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.metrics import gather
+from tasks.rows import Row
 
 
 class Generation(Task):
@@ -67,7 +70,10 @@ class Generation(Task):
             shared_vocabulary=spec.shared_vocabulary,
         )
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
+        self.pairs: list[tuple[int, str]] = []  # of all ranks, of the latest evaluation
         self.shown_pairs: list[tuple[int, str]] = []
+        self.exposure = exposure.Exposure()
+        self.exposed: list[Row] = []
 
     @abstractmethod
     def encode(self, batch: Any) -> Memory:
@@ -108,6 +114,7 @@ class Generation(Task):
 
     def begin_evaluation(self, split: str) -> None:
         self.decoded = []
+        self.exposure.reset()
 
     def evaluate(self, batch: Any, split: str) -> None:
         memory = self.encode(batch)
@@ -117,7 +124,9 @@ class Generation(Task):
         said = self.model.head.log_probs(output.hidden).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
         hypotheses = self.decode(memory, beam_size=self.beam_sizes[split])
-        texts = [self.text(row) for row in hypotheses.tokens[:, 0]]
+        written = hypotheses.tokens[:, 0]
+        self.exposure.add(said, right, mask, written, ends=(self.eos_id, self.pad_id))
+        texts = [self.text(row) for row in written]
         self.decoded += zip(batch.index.tolist(), texts, strict=True)
 
     def decode(
@@ -159,7 +168,10 @@ class Generation(Task):
 
     def metrics(self, split: str) -> dict[str, float]:
         values = self.sums.results(self.trainer)
-        pairs = gather([(index, (index, text)) for index, text in self.decoded])
+        self.exposed = self.exposure.rows(self.trainer)
+        values |= exposure.summary(self.exposed)
+        self.leave_rows("exposure", split, self.exposed)
+        self.pairs = pairs = gather([(index, (index, text)) for index, text in self.decoded])
         examples = [self.data.example(SPLIT_OF[split], index) for index, _ in pairs]
         references = [self.comparable(example.references) for example in examples]
         self.shown_pairs = [(index, text) for index, text in pairs if index in self.chosen]
@@ -177,6 +189,18 @@ class Generation(Task):
         """References in the form in which the model could have written them."""
         assert self.codec.outputs is not None
         return [self.codec.outputs.comparable(reference) for reference in references]
+
+    def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        if self.exposed:
+            path = folder / "exposure.png"
+            pictures.by_bucket(
+                self.exposed,
+                {"forced_accuracy": "teacher forcing: right symbol",
+                 "free_aligned": "free running: aligned with the reference",
+                 "free_accuracy": "free running: right symbol in its place"},
+                path, xlabel="position in the reference", ylabel="share", counted="symbols",
+            )  # fmt: skip
+            yield path
 
     def table(self, split: str) -> Table:
         rows = []

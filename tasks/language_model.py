@@ -14,9 +14,10 @@ from data.spec import DataSpec
 from models.decoding import sample
 from models.language_model import LanguageModel as Model
 from models.state import State, detach, leaves, where_rows
-from tasks import pictures
+from tasks import drift, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.metrics import bits_per_character, perplexity
+from tasks.rows import Row
 
 NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 
@@ -74,6 +75,7 @@ class LanguageModel(Task):
             unk_id=vocabulary.unk_id if vocabulary else None,
         )
         self.carried: dict[str, State] = {}
+        self.drifted: list[Row] = []
 
     @property
     def plays(self) -> bool:
@@ -143,13 +145,27 @@ class LanguageModel(Task):
     def metrics(self, split: str) -> dict[str, float]:
         totals = self.sums.totals(self.trainer)
         loss, count = totals["loss"]
+        self.drifted = drift.drift(
+            self.model, self.real_text(split).to(self.device), keys=self.plays, seed=self.seed
+        )
+        self.leave_rows("drift", split, self.drifted)
+        drifted = drift.summary(self.drifted)
         if self.plays:
-            return {"loss": loss / count, "nll_per_frame": loss / count}
+            return {"loss": loss / count, "nll_per_frame": loss / count, **drifted}
         return {
+            **drifted,
             "loss": loss / count,
             "perplexity": perplexity(loss, count),
             "bits_per_character": bits_per_character(loss, totals["characters"][0]),
         }
+
+    def real_text(self, split: str) -> Tensor:
+        """Held-out symbols (R, T), or keys (R, T, K), to go on from and to compare with."""
+        part, most = self.data.splits[SPLIT_OF[split]], self.sample_length
+        if self.plays:
+            rolls = part.ragged("roll")
+            return drift.openings([rolls[i] for i in range(len(rolls))], most)
+        return drift.windows(part.flat("ids"), most)
 
     def count_tokens(self, batch: StreamBatch) -> Tensor:
         return batch.mask.sum()
@@ -169,6 +185,15 @@ class LanguageModel(Task):
         return Table(["text"], [[a["text"]] for a in self.predict([""] * self.samples, options)])
 
     def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        if self.drifted:
+            path, what = folder / "drift.png", "frames" if self.plays else "symbols"
+            pictures.by_bucket(
+                self.drifted,
+                {"forced_entropy": "entropy, real text", "forced_nll": "−log p, real text",
+                 "free_entropy": "entropy, own text", "free_nll": "−log p, own text"},
+                path, xlabel=f"{what} after the context", ylabel="nats", counted=what, bottom=None,
+            )  # fmt: skip
+            yield path
         if not self.plays:
             return
         for place, frames in enumerate(self.pieces):

@@ -20,6 +20,7 @@ from tasks.drawing import (
     subplots,
     width_of,
 )
+from tasks.rows import Row, label
 
 MOST_TOKENS = 100  # a side of an attention picture
 MOST_PANELS = 24
@@ -198,6 +199,42 @@ def piano_roll(
             if len(rolls) > 1:
                 ax.set_title(title, loc="left")
         axes[-1].set_xlabel("frames")
+        save(figure, path)
+
+
+def by_bucket(
+    rows: Sequence[Row],
+    curves: dict[str, str],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    counted: str,
+    bottom: float | None = 0,
+) -> None:
+    """Curves (column of the rows → legend) over buckets, and below how much each bucket holds.
+
+    `bottom`: where the axis begins, None as near as the curves allow.
+    """
+    places, counts = range(len(rows)), [row["count"] for row in rows]
+    with style():
+        figure = Figure(figsize=(max(5.0, 1.5 + 0.7 * len(rows)), 4.4), layout="constrained")
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        for i, (name, text) in enumerate(curves.items()):
+            values = [row[name] for row in rows]
+            mark, line = "osD^"[i % 4], ("-", "--")[i % 2]
+            top.plot(places, values, marker=mark, linestyle=line, markersize=4, label=text)
+        top.set_ylim(bottom=bottom)
+        top.set_ylabel(ylabel)
+        top.grid(alpha=0.3)
+        if len(curves) > 1:
+            top.legend(frameon=False)
+        bars = below.bar(places, counts, color=QUIET)
+        below.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7)
+        below.margins(y=0.25)
+        below.set_ylabel(counted)
+        below.set_xticks(places, list(map(label, rows)))
+        below.set_xlabel(xlabel)
         save(figure, path)
 
 

@@ -14,8 +14,9 @@ from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from tasks import pictures
 from tasks.base import SPLIT_OF, PredictOptions
+from tasks.by_length import bleu_by_length
 from tasks.generation import Generation
-from tasks.metrics import bleu, chrf, exact_match, length_ratio, ter
+from tasks.metrics import Score, bleu, chrf, exact_match, length_ratio, ter
 
 
 class Translation(Generation):
@@ -76,12 +77,9 @@ class Translation(Generation):
         return min(self.max_new_tokens, 3 * memory.mask.size(1) + 20)
 
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
-        tokenize: Any = self.bleu_tokenize
-        if tokenize == "auto":
-            tokenize = "zh" if chinese(several[0] for several in references) else "13a"
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
         found = [
-            bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase),
+            self.bleu(hypotheses, references),
             chrf(hypotheses, references, lowercase=lowercase),
             chrf(hypotheses, references, lowercase=lowercase, word_order=2),
         ]
@@ -94,6 +92,13 @@ class Translation(Generation):
             "exact_match": exact_match(hypotheses, references),
         }
 
+    def bleu(self, hypotheses: list[str], references: list[list[str]]) -> Score:
+        tokenize: Any = self.bleu_tokenize
+        if tokenize == "auto":
+            tokenize = "zh" if chinese(several[0] for several in references) else "13a"
+        lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
+        return bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
+
     def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
         asian = chinese(several[0] for several in references)
@@ -102,6 +107,8 @@ class Translation(Generation):
         return {"ter": found.score}
 
     def draw(self, split: str, folder: Path) -> Iterator[Path]:
+        yield from super().draw(split, folder)
+        yield from self.draw_by_length(split, folder)
         inputs, outputs = self.codec.inputs, self.codec.outputs
         assert inputs is not None and outputs is not None
         for place, (index, _) in enumerate(self.shown_pairs[:4]):
@@ -112,6 +119,24 @@ class Translation(Generation):
                 return  # a decoder without attention
             pictures.attention_over_text(weights, read, written, path)
             yield path
+
+    def draw_by_length(self, split: str, folder: Path) -> Iterator[Path]:
+        """BLEU by the length of the source, in the model's symbols."""
+        assert self.codec.inputs is not None
+        examples = [self.data.example(SPLIT_OF[split], index) for index, _ in self.pairs]
+        rows = bleu_by_length(
+            [len(self.codec.inputs.encode(example.input)) for example in examples],
+            [text for _, text in self.pairs],
+            [self.comparable(example.references) for example in examples],
+            lambda own, theirs: self.bleu(own, theirs).score,
+        )
+        self.leave_rows("bleu_by_length", split, rows)
+        path = folder / "bleu_by_length.png"
+        pictures.by_bucket(
+            rows, {"bleu": "BLEU"}, path,
+            xlabel="symbols of the source", ylabel="BLEU", counted="sentences",
+        )  # fmt: skip
+        yield path
 
     @torch.no_grad()
     def alignment(self, source: str) -> tuple[Tensor, list[str], list[str]]:

@@ -118,6 +118,43 @@ def test_batches_hold_the_examples_of_the_ordinary_way(
         )
 
 
+SUBWORDS = TokenizerSettings(kind="unigram", vocab_size=60)
+MERGES = TokenizerSettings(kind="bpe", vocab_size=60, dropout=0.3)
+BYTES = TokenizerSettings(kind="bytes")
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, SUBWORDS, MERGES], ids=lambda t: t.kind)
+@pytest.mark.parametrize("kind", [TextLabels, TextPairs])
+def test_batches_of_so_many_symbols_hold_each_text_once_a_pass(
+    kind: type[Streamed], tokenizer: TokenizerSettings, make: Make, tmp_path: Path
+) -> None:
+    lines = label_rows(0, 3000)
+    write(tmp_path / "d", "train.csv", lines, "text,label\n")
+    settings: dict[str, Any] = {"tokenizer": tokenizer, "batch_tokens": 400, "held_out": 20}
+    if kind is TextPairs:
+        settings |= {"source_column": "text", "target_column": "label"}
+    data, same = (make(kind, tmp_path / "d", **settings) for _ in range(2))
+    read: Counter[str] = Counter()
+    cells = []
+    both = zip(data.train_dataloader(), same.train_dataloader(), strict=True)
+    for batch, again in islice(both, 70):
+        assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+        read.update(data.codec.inputs.decode(row.tolist()) for row in batch[0])
+        cells.append(batch[0].numel() + (batch.target.numel() if kind is TextPairs else 0))
+    assert set(read) <= {line.rsplit(",", 1)[0] for line in lines[40:]}
+    assert len(read) > 400 and max(read.values()) == 1
+    if not tokenizer.dropout:  # other pieces are more pieces
+        assert max(cells) <= 400 and sum(cells) > 0.85 * 400 * len(cells)
+
+
+def test_bpe_dropout_reads_a_text_in_other_pieces_in_each_pass(make: Make, tmp_path: Path) -> None:
+    data = make(TextLabels, labels(tmp_path / "d"), tokenizer=MERGES)
+    batches = iter(data.train_dataloader())
+    first, second = (examples(islice(batches, ROWS // 4)) for _ in range(2))
+    assert first.total() == second.total() == ROWS
+    assert (first & second).total() < 0.2 * ROWS
+
+
 def test_nothing_of_training_is_written(make: Make, tmp_path: Path) -> None:
     data = make(TextLabels, labels(tmp_path / "d"), tokenizer_rows=40)
     (cache,) = (p for p in (tmp_path / "cache").iterdir() if p.is_dir())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from data.codec import TokenizerSettings, codec_from_plain
 from data.streams import EvaluationStreams
@@ -81,13 +82,37 @@ def test_a_character_that_the_normaliser_joins_counts_as_the_raw_ones() -> None:
     assert len(ids) == 9 and characters.sum() == 10
 
 
-@pytest.mark.parametrize("kind", ["words", "bpe"])
-def test_a_long_text_is_cut_between_words_without_a_trace(kind: str) -> None:
-    text = " ".join(lines(2500))
-    codec = TokenizerSettings(kind=kind, vocab_size=200).train(lines(300))
-    ids, characters = whole(stream(codec, [text], document_end=False))
-    assert len(text) > 40_000 and ids.tolist() == codec.encode(text)
-    assert characters.sum() == len(text) and characters.min() >= 0
+def file_tokenizer(file: Path, *, prepend: bool) -> TokenizerSettings:
+    """A tokenizer.json that puts a space in front of each text (Llama's) or none (GPT-2's)."""
+    own = Tokenizer(models.BPE(unk_token="<unk>"))
+    replace = normalizers.Replace(" ", "▁")
+    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁")] * prepend + [replace])
+    own.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    own.train_from_iterator(
+        lines(300), trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"])
+    )
+    own.save(str(file))
+    return TokenizerSettings(file=str(file))
+
+
+LONG = ["words", "characters", "bytes", "bpe", "unigram", "jieba", "llama", "gpt2"]
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_long_text_is_cut_between_words_without_a_trace(kind: str, tmp_path: Path) -> None:
+    if kind == "jieba":
+        pytest.importorskip("jieba")
+        settings = TokenizerSettings(pre_tokenizer="jieba")
+    elif kind in ("llama", "gpt2"):
+        settings = file_tokenizer(tmp_path / "tokenizer.json", prepend=kind == "llama")
+    else:
+        settings = TokenizerSettings(kind=kind, vocab_size=None if kind == "bytes" else 200)
+    codec = settings.train(lines(300))
+    for rows in ([" ".join(lines(3000))], lines(3000), [" " + row for row in lines(3000)]):
+        text = "\n".join(rows)
+        ids, characters = whole(stream(codec, rows, document_end=False))
+        assert len(text) > 40_000 and ids.tolist() == codec.encode(text)
+        assert characters.sum() == len(text) and characters.min() >= 0
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

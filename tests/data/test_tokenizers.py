@@ -6,14 +6,18 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import hanzi
 from data.codec import TextCodec, TokenizerSettings
+from data.large_files import Texts
+from data.text import Pieces
 from data.text_codec import BOS, EOS, PAD, SPECIALS, UNK
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,6 +38,16 @@ HOSTILE = [
 def cut(text: str, **changes: object) -> list[str]:
     codec = TokenizerSettings(**changes).train([text])
     return codec.tokens(codec.encode(text))
+
+
+@pytest.mark.parametrize("changes", [*({"kind": kind} for kind in KINDS), {"min_frequency": 99}])
+def test_texts_are_learnt_from_whether_a_list_or_read_as_they_come(changes: Any) -> None:
+    settings = TokenizerSettings(**changes)
+    learnt = settings.train(TEXTS).symbols
+    assert settings.train(iter(TEXTS)).symbols == learnt
+    assert settings.train(Pieces(TEXTS)).symbols == settings.train(["\n".join(TEXTS)]).symbols
+    rows = Dataset.from_dict({"text": TEXTS})
+    assert settings.train(Texts(rows, "text")).symbols == learnt
 
 
 @pytest.mark.parametrize("kind", KINDS)
