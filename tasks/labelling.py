@@ -22,8 +22,10 @@ from tasks.vectors import read_vectors
 
 
 class Labelling(Task):
-    """`accuracy`, macro `f1` and calibration error `ece` of classes, or `mse` and `mae` of numbers in
-    their own units."""
+    """`accuracy`, macro `f1` and calibration error `ece` of classes; `mse` and `mae` of numbers.
+
+    Errors of numbers are in their own units. A test of classes leaves `classes.csv`, a row a class.
+    """
 
     def __init__(
         self,
