@@ -214,7 +214,9 @@ def choose_monitor(config: Any, spec: DataSpec) -> None:
         config.task.monitor = monitor
         config.task.mode = mode if config.task.mode == "auto" else config.task.mode
     elif config.task.mode == "auto":
-        lower = ("loss", "mse", "mae", "perplexity", "bits_per_character", "nll_per_frame")
+        lower = (
+            "loss", "mse", "mae", "ece", "perplexity", "bits_per_character", "nll_per_frame",
+        )  # fmt: skip
         config.task.mode = "min" if config.task.monitor.split("/")[-1] in lower else "max"
 
 

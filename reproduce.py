@@ -1,11 +1,15 @@
-"""Compare what two runs answered on the same test examples.
+"""Compare two runs on the same test examples, or sum up the runs of a sweep.
 
 python reproduce.py compare RUN_A RUN_B --samples 1000 --seed 1
+python reproduce.py summary runs/sweeps/TIME
 """
 
 import argparse
+import csv
 import json
+import statistics
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +89,112 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
     return {name: result._asdict() for name, result in found.items()}
 
 
+def last_test(path: Path) -> dict[str, float]:
+    """The latest value of each test metric in a run's metrics.csv; none before its test."""
+    found = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found |= {k: float(v) for k, v in row.items() if k and k.startswith("test/") and v}
+    return found
+
+
+def flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config by their full keys."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{where}.{key}".strip("."))
+    else:
+        yield where, node
+
+
+def differing(configs: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """What tells the kinds of a sweep's runs apart: (key, its value in each run).
+
+    Seeds, folds and directories repeat an experiment and do not count; of keys that follow one
+    another the shortest stands for all.
+    """
+    flats = [dict(flat(config)) for config in configs]
+    folders = [str(one.get("paths.run_dir")) for one in flats]
+    found: dict[str, str] = {}  # values → key
+    columns: dict[str, list[Any]] = {}
+    for key in sorted(set().union(*flats), key=lambda key: (key.count("."), len(key), key)):
+        values = [one.get(key) for one in flats]
+        same = all(value == values[0] for value in values)
+        inside = all(folder in str(v) for folder, v in zip(folders, values, strict=True))
+        if same or inside or key.split(".")[-1] in ("seed", "fold"):
+            continue
+        if found.setdefault(repr(values), key) == key:
+            columns[key] = values
+    return list(columns.items())
+
+
+def summary(sweep: str) -> list[dict[str, Any]]:
+    """Mean and sample deviation of the test metrics over the runs of each kind of a sweep.
+
+    Each entry has its `kind` (the keys that set it apart), `runs`, `missing` (folds without a
+    finished run) and `metrics`: name → (mean, deviation; None of one run).
+    ValueError where no run below `sweep` has been tested.
+    """
+    from omegaconf import OmegaConf
+
+    runs = []
+    for path in sorted(Path(sweep).glob("*/config.yaml"), key=lambda path: path.parent.name):
+        metrics = path.with_name("metrics.csv")
+        if metrics.exists() and (tested := last_test(metrics)):
+            config: Any = OmegaConf.to_container(OmegaConf.load(path))
+            runs.append((config, tested))
+    if not runs:
+        raise ValueError(
+            f"{sweep} holds no tested run: name the directory of a sweep (runs/sweeps/TIME), whose "
+            "runs wrote config.yaml and metrics.csv (logger=csv or default)"
+        )
+    columns = differing([config for config, _ in runs])
+    kinds: dict[str, list[Any]] = {}
+    for i, run in enumerate(runs):
+        kinds.setdefault(", ".join(f"{k}={v[i]}" for k, v in columns), []).append(run)
+    found = []
+    for kind, several in kinds.items():
+        data = [config["data"] for config, _ in several]
+        wanted = set(range(data[0].get("folds") or 0))
+        values: dict[str, list[float]] = {}
+        for _, tested in several:
+            for name, value in tested.items():
+                values.setdefault(name, []).append(value)
+        spread = {
+            name: (statistics.fmean(own), statistics.stdev(own) if len(own) > 1 else None)
+            for name, own in values.items()
+        }
+        missing = sorted(wanted - {one.get("fold") for one in data})
+        found.append({"kind": kind, "runs": len(several), "missing": missing, "metrics": spread})
+    return found
+
+
+def show_summary(sweep: str) -> None:
+    found = summary(sweep)
+    for one in found:
+        print(f"{one['kind'] or sweep}: {one['runs']} runs")
+        if one["missing"]:
+            print(f"  not tested: fold {', '.join(map(str, one['missing']))}")
+        for name, (mean, deviation) in one["metrics"].items():
+            print(f"  {name:24}{mean:10.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+    print(json.dumps({"sweep": sweep, "kinds": found}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command = parser.add_subparsers(dest="command", required=True).add_parser("compare")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("summary").add_argument("sweep", metavar="SWEEP")
+    command = commands.add_parser("compare")
     command.add_argument("run_a", metavar="RUN_A")
     command.add_argument("run_b", metavar="RUN_B")
     command.add_argument("--samples", type=int, default=1000)
     command.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    if given.command == "summary":
+        show_summary(given.sweep)
+        return
     found = compare(given.run_a, given.run_b, samples=given.samples, seed=given.seed)
     print(f"{'metric':12}{'A':>10}{'B':>10}{'B - A':>10}{'95% interval':>24}{'p':>9}")
     for name, one in found.items():

@@ -43,7 +43,7 @@ def run(config: DictConfig) -> float | None:
 
     quiet()
     from tasks import checkpoint as checkpoints
-    from tasks.console import say, show_metrics, show_report, show_samples
+    from tasks.console import say, show_classes, show_metrics, show_report, show_samples
     from tasks.loggers import log_config
 
     torch.set_float32_matmul_precision("high")
@@ -92,6 +92,7 @@ def run(config: DictConfig) -> float | None:
     if value is None:
         value = metrics.get(task.monitor.replace("val/", "test/", 1))
     show_metrics(metrics, getattr(task, "signatures", []))
+    show_classes(getattr(task, "classes", None))
     show_samples(task.shown)
     for logger in trainer.loggers:
         logger.finalize("success")

@@ -12,6 +12,7 @@ from data.arrays import Ragged, RaggedWriter, Split, cut
 from data.base import Example, Prepared, Report
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
+from data.folds import check_folds, take_fold
 from data.labels import Labels
 from data.large_files import Texts, as_texts
 from data.spec import DataSpec
@@ -42,17 +43,35 @@ class TextLabels(Streamed):
 
     Labels may be strings, whole numbers, booleans or `ClassLabel`s (classes), or real numbers
     (regression, learnt in standard units); `real_labels` decides where the column's type does not.
+    With `folds`, all splits are pooled and fold `fold` (0 to folds - 1) is the test.
     """
 
     tokenizer: TokenizerSettings
     text_column: str = "text"
     label_column: str = "label"
     real_labels: bool | None = None
+    folds: int | None = None  # cross-validation; None: the splits as they are
+    fold: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_folds(self.folds, self.fold)
+        if self.streaming and self.folds is not None:
+            raise ValueError(
+                f"data.folds={self.folds} pools all rows, and data.streaming=true reads them as they "
+                "come: leave one of the two out"
+            )
 
     def columns(self) -> list[str]:
         return [self.text_column, self.label_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
+        notes: dict[str, str] = {}
+        if self.folds is not None and self.fold is not None:
+            rows, notes = take_fold(
+                rows, text=self.text_column, label=self.label_column, real=self.real_labels,
+                folds=self.folds, fold=self.fold, seed=self.split_seed,
+            )  # fmt: skip
         texts = {split: Texts(part, self.text_column) for split, part in rows.items()}
         given = self.given(TextLabelsCodec)
         labels = Labels.of(
@@ -87,6 +106,7 @@ class TextLabels(Streamed):
             output_features=None if labels.names is not None else 1,
         )
         report = {
+            **notes,
             **labels.report(),
             "vocabulary": inputs.vocabulary.size,
             **counts.report(),

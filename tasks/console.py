@@ -39,6 +39,20 @@ def show_metrics(metrics: Mapping[str, float], notes: list[str]) -> None:
 
 
 @rank_zero_only
+def show_classes(classes: Table | None, most: int = 30) -> None:
+    """A row a class, unless they are too many to read (classes.csv has them all)."""
+    if classes is None or not 0 < len(classes.rows) <= most:
+        return
+    table = RichTable(box=box.SIMPLE_HEAD, title="classes", title_justify="left")
+    for column in classes.columns:
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, *shares, support in classes.rows:
+        cells = ["-" if share is None else f"{share:.4f}" for share in shares]
+        table.add_row(_escaped(name), *cells, f"{support:,}")
+    _console.print(table)
+
+
+@rank_zero_only
 def show_samples(samples: Table, most: int = 8, longest: int = 300) -> None:
     """A few predictions beside what was right."""
     if not samples.rows:

@@ -14,12 +14,18 @@ from models.classifier import Classifier
 from models.tagger import Tagger
 from tasks import pictures
 from tasks.base import SPLIT_OF, Table, Task
+from tasks.calibration import Calibration, calibration_error, reliability
+from tasks.class_table import class_table, write_classes
+from tasks.loggers import log_table
 from tasks.metrics import Confusion, accuracy, gather, macro_f1
 from tasks.vectors import read_vectors
 
 
 class Labelling(Task):
-    """`accuracy` and macro `f1` of classes, or `mse` and `mae` of numbers in their own units."""
+    """`accuracy`, macro `f1` and calibration error `ece` of classes; `mse` and `mae` of numbers.
+
+    Errors of numbers are in their own units. A test of classes leaves `classes.csv`, a row a class.
+    """
 
     def __init__(
         self,
@@ -44,7 +50,10 @@ class Labelling(Task):
             unk_id=vocabulary.unk_id if vocabulary else None,
         )
         self.confusion = Confusion(num_classes=spec.num_outputs)
+        self.calibration = Calibration()
         self.matrix = torch.zeros(0, 0)  # of the latest evaluation
+        self.reliability = torch.zeros(3, 0)  # the same
+        self.classes = Table([], [])  # of a test
         self.every_answer: list[tuple[int, tuple[int, Any, Any]]] = []  # of a test, this rank's
         self.answers: list[tuple[int, Any, Any]] = []  # index, given, right: a few, for the table
 
@@ -101,6 +110,7 @@ class Labelling(Task):
 
     def begin_evaluation(self, split: str) -> None:
         self.confusion.reset()
+        self.calibration.reset()
         self.every_answer = []
         self.answers = []
 
@@ -111,6 +121,7 @@ class Labelling(Task):
         if not self.real:
             given = outputs.argmax(-1)
             self.confusion.add(given, targets)
+            self.calibration.add(outputs, targets)
             return given, targets
         given, right = self.codec.restore(outputs), self.codec.restore(targets.float())
         errors = (given - right).masked_fill(~mask[..., None], 0.0)
@@ -125,8 +136,21 @@ class Labelling(Task):
             self._leave_answers()
         if not self.real:
             self.matrix = self.confusion.result(self.trainer)
+            self.reliability = self.calibration.result(self.trainer)
             values |= {"accuracy": accuracy(self.matrix), "f1": macro_f1(self.matrix)}
+            values["ece"] = calibration_error(self.reliability)
+        if not self.real and split == "test":
+            self._leave_classes()
         return values
+
+    def _leave_classes(self) -> None:
+        labels = self.spec.labels
+        assert labels is not None
+        self.classes = class_table(self.matrix, labels)
+        if self.trainer.is_global_zero:
+            write_classes(self.classes, Path(self.trainer.default_root_dir) / "classes.csv")
+            step = self.trainer.global_step
+            log_table(self.trainer.loggers, "test/classes", *self.classes, step=step)
 
     def table(self, split: str) -> Table:
         rows = []
@@ -144,6 +168,10 @@ class Labelling(Task):
         if self.spec.labels is not None and len(self.spec.labels) <= 50:
             path = folder / "confusion.png"
             pictures.confusion(self.matrix, list(self.spec.labels), path)
+            yield path
+        if self.spec.labels is not None:
+            path = folder / "reliability.png"
+            reliability(self.reliability, path)
             yield path
 
     def count_tokens(self, batch: SequenceBatch) -> Tensor:

@@ -1,11 +1,11 @@
-"""Runs are compared on what both answered, or not at all."""
+"""Runs are compared on what both answered, or not at all; a sweep is summed up by its kinds."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from reproduce import compare
+from reproduce import compare, summary
 
 
 def run(folder: Path, task: str, rows: list[dict]) -> str:
@@ -33,3 +33,32 @@ def test_other_tasks_and_other_examples_are_refused(tmp_path: Path) -> None:
         compare(one, run(tmp_path / "c", "t", rows * 2), samples=9, seed=1)
     with pytest.raises(ValueError, match="does not exist"):
         compare(one, str(tmp_path / "d"), samples=9, seed=1)
+
+
+def job(sweep: Path, number: int, cell: str, fold: int, accuracy: float | None) -> None:
+    folder = sweep / str(number)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        f"seed: {number}\npaths: {{run_dir: {folder}}}\ntask: {{seed: {number}}}\n"
+        f"cell: {{_target_: {cell}}}\nrecurrent: {{cell: {{_target_: {cell}}}}}\n"
+        f"callbacks: {{dirpath: {folder}/checkpoints}}\ndata: {{folds: 3, fold: {fold}}}\n"
+    )
+    tested = "" if accuracy is None else f"9,,{accuracy}\n"
+    (folder / "metrics.csv").write_text(f"step,val/loss,test/accuracy\n9,0.1,\n{tested}")
+
+
+def test_a_sweep_is_summed_up_by_kind_over_folds_and_seeds(tmp_path: Path) -> None:
+    scores = [("gru", 0, 0.5), ("gru", 1, 0.7), ("gru", 2, 0.9), ("rnn", 0, 0.4), ("rnn", 1, None)]
+    for number, (cell, fold, accuracy) in enumerate(scores):
+        job(tmp_path, number, cell, fold, accuracy)
+    gru, rnn = summary(str(tmp_path))
+    assert (gru["kind"], gru["runs"], gru["missing"]) == ("cell._target_=gru", 3, [])
+    assert gru["metrics"]["test/accuracy"] == pytest.approx((0.7, 0.2))
+    assert (rnn["runs"], rnn["missing"]) == (1, [1, 2])
+    assert rnn["metrics"]["test/accuracy"] == (0.4, None)
+
+
+def test_a_directory_without_tested_runs_is_refused(tmp_path: Path) -> None:
+    job(tmp_path, 0, "gru", 0, None)
+    with pytest.raises(ValueError, match="holds no tested run"):
+        summary(str(tmp_path))

@@ -109,7 +109,8 @@ def test_the_last_line_is_one_json_object(call: Call, trained: str) -> None:
     again = result(call("train.py", "fit=false", f"ckpt={trained}", "trainer=cpu"))
     assert set(again) == {"run", "monitor", "value", "test"}
     assert again["monitor"] == "val/accuracy"
-    assert set(again["test"]) == {"test/loss", "test/accuracy", "test/f1"}  # type: ignore[arg-type]
+    measured = {"test/loss", "test/accuracy", "test/f1", "test/ece"}
+    assert set(again["test"]) == measured  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
