@@ -26,7 +26,7 @@ def score(
     targets: Tensor,
     lengths: Tensor,
 ) -> Scores:
-    """Log-probabilities of targets (B, T) of `lengths` (B,), eos counted; rows that end drop out."""
+    """Log-probabilities of targets (B, T) of `lengths` (B,), eos counted; ended rows drop out."""
     each = torch.zeros(targets.shape, device=targets.device)
     active = (lengths > 0).nonzero().squeeze(1)
     last = (torch.zeros_like(lengths) + bos_id)[active]
