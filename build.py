@@ -1,5 +1,6 @@
 """Config → objects: the one place that instantiates, and from allowed packages only."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -218,6 +219,7 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
     for key in ("cell", "recurrent", "model", "optimizer", "scheduler"):
         if not config.fit and any(k == key or k.startswith(f"{key}.") for k in chosen):
             raise ValueError(f"{key}={chosen.get(key, '...')}: a checkpoint brings its own {key}")
+    _check_tokenizer(config, stored, chosen)
     own = stored["task"]["_target_"]
     if "task" in chosen and config.task._target_ != own:
         raise ValueError(f"task={chosen['task']}: the checkpoint is of {own}")
@@ -233,6 +235,20 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
         if key.startswith(("task.", "data.")):
             OmegaConf.update(merged, key, OmegaConf.select(config, key))
     return merged
+
+
+def _check_tokenizer(config: Any, stored: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
+    """ValueError where the command line asks for another tokenizer than the trained one."""
+    keys = [key for key in chosen if re.match(r"tokenizer\b|data\.(target_)?tokenizer\b", key)]
+    if not keys:
+        return
+    for name in ("tokenizer", "target_tokenizer"):
+        asked, own = OmegaConf.select(config, f"data.{name}"), stored["data"].get(name)
+        if (asked and instantiate(asked)) != (own and instantiate(own)):
+            raise ValueError(
+                f"{keys[0]}={chosen[keys[0]]}: the checkpoint brings its own data.{name} with its "
+                f"vocabulary, {own and instantiate(own)}; train a new model for another"
+            )
 
 
 def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:

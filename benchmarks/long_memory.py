@@ -1,7 +1,6 @@
 """How long a memory every cell learns to have: the experiments of configs/experiment/memory.
 
-    python benchmarks/long_memory.py [CELL ...] [--experiments adding_600 copy_1000] [--seeds 1 2 3]
-        [--jobs 2] [--out runs/long_memory] [--set trainer.max_steps=500 ...]
+    python benchmarks/long_memory.py lru gru --experiments adding_600 --seeds 1 2 3 --jobs 2
 
 Each cell trains on each experiment with each seed, as `python train.py experiment=memory/E cell=C
 seed=S` does, in a process of its own with one thread; `--jobs` of them at a time. What is there
@@ -64,17 +63,19 @@ def main() -> None:
         for cell in options.cells or CELLS
     ]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda run: once(run, options.out, options.overrides), runs))
+        done = list(pool.map(lambda run: once(run, options.out, options.overrides), runs))
     results = collect(options.out)
     write(results, options.out)
     print(json.dumps(results))
+    if not all(done):
+        sys.exit(f"{done.count(False)} of {len(done)} runs failed")
 
 
-def once(run: Run, folder: Path, overrides: list[str]) -> None:
-    """Train and test, unless that was done before with the same settings."""
+def once(run: Run, folder: Path, overrides: list[str]) -> bool:
+    """Train and test, unless that was done before with the same settings; False where it failed."""
     file = run.file(folder)
     if file.exists() and json.loads(file.read_text())["overrides"] == overrides:
-        return
+        return True
     place = file.with_suffix("")
     command = [
         sys.executable,
@@ -94,7 +95,7 @@ def once(run: Run, folder: Path, overrides: list[str]) -> None:
     seconds = time.perf_counter() - start
     if found.returncode:
         print(f"{run} failed:\n{found.stdout[-2000:]}{found.stderr[-2000:]}", flush=True)
-        return
+        return False
     error = json.loads(found.stdout.splitlines()[-1])["test"][run.metric]
     result = {
         **run._asdict(),
@@ -106,6 +107,7 @@ def once(run: Run, folder: Path, overrides: list[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result))
     print(f"{run.experiment} {run.cell} {run.seed}: {error} in {seconds / 60:.1f} min", flush=True)
+    return True
 
 
 def collect(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -56,6 +56,16 @@ class Ragged:
         return torch.from_numpy(padded), torch.from_numpy(lengths)
 
 
+def cut(ids: Ragged, max_length: int | None) -> Ragged:
+    """Rows of `max_length` values at most."""
+    if max_length is None or ids.lengths.max(initial=0) <= max_length:
+        return ids
+    kept = np.minimum(ids.lengths, max_length)
+    steps = np.arange(len(ids.values)) - np.repeat(ids.offsets[:-1], ids.lengths)
+    offsets = np.concatenate([[0], np.cumsum(kept)])
+    return Ragged(values=ids.values[steps < max_length], offsets=offsets)
+
+
 Array = np.ndarray | Ragged
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 from lightning import LightningDataModule
+from torch import Tensor
 
-from data.arrays import SPLITS, Split, fingerprint, open_splits, save_splits
-from data.codec import Codec, codec_from_plain
-from data.samplers import BatchSampler, BucketBatchSampler, ResumableLoader
+from data.arrays import SPLITS, Ragged, Split, cut, fingerprint, open_splits, save_splits
+from data.codec import Codec, TextCodec, codec_from_plain
+from data.samplers import BatchSampler, BucketBatchSampler, Indices, ResumableLoader
 from data.sources import Loaded, Source, load
 from data.spec import DataSpec
 
@@ -56,7 +57,9 @@ class DataModule(LightningDataModule):
     cache_dir: str
     seed: int
     batch_size: int
-    eval_batch_size: int | None = None  # None: as batch_size
+    batch_tokens: int | None = None  # a training batch holds at most so many symbols, its padding
+    # and both texts of a pair counted; batch_size is then not used
+    eval_batch_size: int | None = None  # None: as in training
     num_workers: int = 0  # a batch costs microseconds: workers rarely pay
     max_length: int | None = None  # symbols an input may have; None: any number
     limit: int | None = None  # only so many rows of each split, for a quick look
@@ -73,17 +76,25 @@ class DataModule(LightningDataModule):
 
     # fields that change no prepared array; where rows lie is told by `source_key`
     not_prepared: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache_dir", "batch_size", "eval_batch_size", "num_workers"}
+        {"name", "cache_dir", "batch_size", "batch_tokens", "eval_batch_size", "num_workers"}
         | {"path", "folder", "data_dir", "hub_id", "hub_config", "revision"}
     )
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name, least in [("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0),
-                            ("max_length", 1), ("limit", 1)]:  # fmt: skip
+        for name, least in [("batch_size", 1), ("batch_tokens", 1), ("eval_batch_size", 1),
+                            ("num_workers", 0), ("max_length", 1), ("limit", 1)]:  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        kind = type(self)
+        stream = kind.sampler is not DataModule.sampler
+        if self.batch_tokens is not None and (stream or kind.lengths is DataModule.lengths):
+            what = "windows of a stream" if stream else "examples of one length"
+            raise ValueError(
+                f"data.batch_tokens={self.batch_tokens} cuts batches of texts of unequal length, "
+                f"but data {self.name!r} has {what}: unset it and set data.batch_size"
+            )
         self._prepared: Prepared | None = None
         self.fingerprint = ""
         # of a trained model: set before the data is prepared, it is used in place of a new one
@@ -107,6 +118,32 @@ class DataModule(LightningDataModule):
     def example(self, split: str, index: int) -> Example:
         """Example `index` of a split in raw form, for samples and corpus metrics."""
 
+    def read(
+        self,
+        split: str,
+        name: str,
+        codec: TextCodec,
+        indices: list[int],
+        *,
+        rows: list[int] | None = None,
+        most: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encoded texts of a batch (`rows`, None: its indices) → ids (B, T) padded, lengths (B,).
+
+        While training, BPE with dropout cuts them into other pieces in each epoch, which depend on
+        the seed, the epoch and the batch alone.
+        """
+        ids = self.splits[split].ragged(name)
+        rows = indices if rows is None else rows
+        if split != "train" or not codec.settings.dropout:
+            return ids.pad(rows)
+        epoch = indices.epoch if isinstance(indices, Indices) else 0
+        seed = [self.seed, epoch, indices[0], *name.encode()]
+        again = codec.resegmented(
+            Ragged.of([ids[row] for row in rows]), np.random.default_rng(seed)
+        )
+        return cut(again, most).pad(range(len(rows)))
+
     def lengths(self, split: str) -> np.ndarray:
         """Steps of each example, (N,) or (N, K) where K sequences are padded; all alike: ones."""
         return np.ones(len(self.splits[split]), np.int64)
@@ -114,9 +151,11 @@ class DataModule(LightningDataModule):
     def sampler(self, split: str) -> BatchSampler:
         training = split == "train"
         rank, world = self.place()
+        by_number = not training and self.eval_batch_size is not None
         return BucketBatchSampler(
             self.lengths(split),
             batch_size=self.batch_size if training else self.eval_batch_size or self.batch_size,
+            batch_tokens=None if by_number else self.batch_tokens,
             seed=self.seed,
             shuffle=training,
             rank=rank,
@@ -255,7 +294,7 @@ class DataModule(LightningDataModule):
     def _cache_folder(self) -> Path:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         settings = {
-            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
+            name: _plain(value) if hasattr(value, "__dataclass_fields__") else value
             for name, value in values.items()
             if name not in self.not_prepared
         }
@@ -268,6 +307,15 @@ class DataModule(LightningDataModule):
             Path(self.cache_dir).expanduser()
             / f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
         )
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings of a part, and a hash of the file that they name: not its path, not its date."""
+    plain = asdict(settings)
+    content = getattr(settings, "content", None)
+    if content is not None:
+        plain["file"] = content()
+    return plain
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from data.text_codec import SPECIALS, TextCodec, TokenizerSettings
+from data.text_codec import SPECIALS, TextCodec, TokenizerSettings, symbols_hash
 
 __all__ = ["SPECIALS", "Codec", "TextCodec", "TokenizerSettings", "codec_from_plain"]
 
@@ -54,6 +54,17 @@ class Codec:
         mean = torch.tensor(self.target_mean, dtype=values.dtype, device=values.device)
         std = torch.tensor(self.target_std, dtype=values.dtype, device=values.device)
         return values * std + mean
+
+    def vocabularies(self) -> dict[str, str]:
+        """The input's, the output's and the labels' symbols, each as its size and hash."""
+        found = {}
+        for name in ("inputs", "outputs"):
+            codec = getattr(self, name)
+            if codec is not None:
+                found[name] = f"{codec.hash} ({len(codec.symbols)} symbols)"
+        if self.labels is not None:
+            found["labels"] = f"{symbols_hash(self.labels)} ({len(self.labels)} labels)"
+        return found
 
     def to_plain(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers only."""

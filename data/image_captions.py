@@ -13,14 +13,13 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 
-from data.arrays import Split
+from data.arrays import Split, cut
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import CaptionBatch
 from data.codec import Codec, TokenizerSettings
 from data.pictures import called, colours, undecoded
 from data.spec import DataSpec
 from data.text_codec import BOS, EOS, UNK
-from data.text_labels import cut
 from data.text_pairs import with_ends
 
 # of ImageNet, on which the backbones were trained; any network may be fed so
@@ -115,7 +114,10 @@ class ImageCaptions(DataModule):
         part, codec = self.splits[split], self.codec
         assert isinstance(codec, ImageCaptionsCodec)
         index, sentences = part.flat("examples")[indices].T
-        target, lengths = part.ragged("sentences").pad(sentences)
+        assert codec.outputs is not None
+        target, lengths = self.read(
+            split, "sentences", codec.outputs, indices, rows=sentences.tolist()
+        )
         if self.without_pictures:
             pictures = torch.zeros(len(indices), 0)
         else:

@@ -4,14 +4,30 @@ That makes a run resumable bit for bit: the loader saves (epoch, batches handed 
 else, and no generator's state has to be kept.
 """
 
+import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from data.packing import by_number, by_tokens
+
 Batches = list[list[int]]
+
+
+class Indices(list[int]):
+    """The examples of a batch, and the epoch that it belongs to, for what is drawn anew in each."""
+
+    epoch = 0
+
+    @classmethod
+    def of(cls, batch: list[int], epoch: int) -> "Indices":
+        made = cls(batch)
+        made.epoch = epoch
+        return made
 
 
 class BatchSampler(Sampler[list[int]]):
@@ -36,17 +52,23 @@ class BatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         # not a generator function: `start` must be read now, before the loader sets it back
-        start, self.start = self.start, 0
-        return iter(self.batches(self.epoch)[start:])
+        (start, self.start), epoch = (self.start, 0), self.epoch
+        return (Indices.of(batch, epoch) for batch in self.batches(epoch)[start:])
 
 
 class BucketBatchSampler(BatchSampler):
-    """Batches of examples of like length.
+    """Batches of examples of like length: `batch_size` examples a rank, or `batch_tokens`.
 
-    Training (`shuffle`): examples are shuffled, sorted by length within pools, cut into batches,
-    and the batches shuffled. The pools are as small (as random) as `max_padding` allows. Every
-    rank gets equally many batches. Evaluation: every example once over all ranks, the longest
-    first, so that a batch that does not fit in memory fails at once.
+    `batch_tokens` counts what a padded batch holds: its examples times the longest of each of
+    their K sequences, added up (source and target). An example that is longer by itself makes a
+    batch alone.
+
+    Training (`shuffle`): examples are shuffled, sorted by length within pools, cut into steps
+    (data/packing.py), and the steps shuffled. The pools are as small (as random) as `max_padding`
+    allows. Every rank gets equally many batches, in every epoch as many, and every example comes
+    once an epoch; only where there are fewer examples than ranks do some come twice. Evaluation:
+    every example once over all ranks, the longest first, so that a batch that does not fit in
+    memory fails at once.
 
     lengths: (N,), or (N, K) where an example has K sequences to pad (source and target).
     """
@@ -56,6 +78,7 @@ class BucketBatchSampler(BatchSampler):
         lengths: np.ndarray,
         *,
         batch_size: int,
+        batch_tokens: int | None = None,
         seed: int,
         shuffle: bool,
         rank: int = 0,
@@ -65,55 +88,90 @@ class BucketBatchSampler(BatchSampler):
     ) -> None:
         super().__init__()
         self.lengths = np.asarray(lengths).reshape(len(lengths), -1)
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.batch_tokens, self.seed, self.shuffle = batch_tokens, seed, shuffle
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        # examples of a batch: with batch_tokens about so many
+        mean = max(1.0, float(self.lengths.sum(axis=1).mean()))
+        self.batch_size = batch_size if batch_tokens is None else max(1, int(batch_tokens / mean))
+        self.steps: int | None = None
         if not shuffle:
-            mine = _by_length(self.lengths, np.arange(len(lengths)))[::-1][rank::world_size]
-            self._fixed = _cut(mine, batch_size)
+            longest_first = _by_length(self.lengths, np.arange(len(lengths)))[::-1]
+            self._fixed = self._cut(longest_first)
             return
-        most = max(1, -(-len(lengths) // (batch_size * world_size)))
-        self.pool = min(8, most)  # in batches of all ranks together
-        while self.pool < most and self.padding() > max_padding:
-            self.pool = min(2 * self.pool, most)
+        self.most = max(1, -(-len(lengths) // (self.batch_size * world_size)))
+        self.pool = min(8, self.most)  # in steps of all ranks together
+        while self.pool < self.most and self.padding() > max_padding:
+            self.pool = min(2 * self.pool, self.most)
+        if batch_tokens is not None:
+            # the same for every epoch, as Lightning asks once: some more than the first epoch
+            # takes, and no fewer than all examples in one pool, to which an epoch falls back
+            order = self._random(0).permutation(len(self.lengths))
+            some, least = (len(self._pooled(order, pool)) for pool in (self.pool, self.most))
+            most = max(1, len(self.lengths) // world_size)
+            self.steps = min(most, max(math.ceil(1.005 * some), least))
 
     def __len__(self) -> int:
         if not self.shuffle:
-            return len(self._fixed)
-        full, rest = divmod(len(self.lengths), self.batch_size * self.world_size)
-        return full + int(self._keeps(rest, full))
+            return sum(len(batch) > self.rank for batch in self._fixed)
+        if self.steps is not None:
+            return self.steps
+        return len(self._by_number(max(len(self.lengths), self.world_size))) - 1
 
     def batches(self, epoch: int) -> Batches:
-        if not self.shuffle:
-            return [batch.tolist() for batch in self._fixed]
-        return [batch[self.rank :: self.world_size].tolist() for batch in self._together(epoch)]
+        together = self._together(epoch) if self.shuffle else self._fixed
+        mine = (batch[self.rank :: self.world_size].tolist() for batch in together)
+        return [batch for batch in mine if batch]  # without any: fewer examples than ranks
 
     def padding(self, epoch: int = 0) -> float:
-        """Share of the padded batches' cells that hold nothing."""
-        batches = self._together(epoch) if self.shuffle else self._fixed
-        cells = sum(len(batch) * self.lengths[batch].max(axis=0).sum() for batch in batches)
-        real = sum(self.lengths[batch].sum() for batch in batches)
+        """Share of the padded batches' cells that hold nothing, over all ranks."""
+        together = self._together(epoch) if self.shuffle else self._fixed
+        batches = [b[r :: self.world_size] for b in together for r in range(self.world_size)]
+        cells = sum(len(b) * self.lengths[b].max(axis=0).sum() for b in batches if len(b))
+        real = sum(self.lengths[batch].sum() for batch in together)
         return 1.0 - float(real) / max(1.0, float(cells))
 
-    def _together(self, epoch: int) -> list[np.ndarray]:
-        """The batches of all ranks together, (batch_size * world_size,) indices each."""
-        random = np.random.default_rng((self.seed, epoch))
-        order = random.permutation(len(self.lengths))
-        size = self.batch_size * self.world_size
-        batches: list[np.ndarray] = []
-        for pool in _cut(order, size * self.pool):
-            batches += _cut(_by_length(self.lengths, pool), size)
-        rest = len(batches[-1]) if batches else 0
-        if 0 < rest < size and not self._keeps(rest, full=len(batches) - 1):
-            batches.pop()
-        elif 0 < rest < self.world_size:  # the only batch: no rank may be idle
-            batches[-1] = np.resize(batches[-1], self.world_size)
-        return [batches[place] for place in random.permutation(len(batches))]
+    def _random(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch))
 
-    def _keeps(self, rest: int, full: int) -> bool:
-        """Whether the last, smaller batch is used: each rank must get an example of it."""
-        if full == 0:
-            return rest > 0
-        return rest >= self.world_size and not self.drop_last
+    def _together(self, epoch: int) -> list[np.ndarray]:
+        """The batches of all ranks together; every `world_size`-th index is of one rank."""
+        random, pool = self._random(epoch), self.pool
+        order = random.permutation(len(self.lengths))
+        steps = self._pooled(order, pool)
+        while self.steps is not None and len(steps) > self.steps and pool < self.most:
+            pool = min(2 * pool, self.most)
+            steps = self._pooled(order, pool)
+        return [steps[place] for place in random.permutation(len(steps))]
+
+    def _pooled(self, order: np.ndarray, pool: int) -> list[np.ndarray]:
+        """Examples in random order → steps, sorted by length within pools of so many steps."""
+        size = self.batch_size * self.world_size * pool
+        cuts: Any = range(size, len(order), size)
+        if self.batch_tokens is not None:
+            cuts = max(1, len(order) // size)  # of equal sizes: none has but a few long examples
+        pools = [_by_length(self.lengths, pool) for pool in np.array_split(order, cuts)]
+        if self.batch_tokens is not None:
+            # up and down in turn, so that a step may span two pools; the shortest come last
+            pools[-1::-2] = [up[::-1] for up in pools[-1::-2]]
+        order = np.concatenate(pools)
+        # no rank may be idle: fewer examples than ranks come more than once
+        return self._cut(np.resize(order, max(len(order), self.world_size)))
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        if self.batch_tokens is None:
+            bounds = self._by_number(len(order))
+        else:
+            bounds = by_tokens(
+                self.lengths[order],
+                tokens=self.batch_tokens,
+                world_size=self.world_size,
+                steps=self.steps,
+            )
+        return [order[start:end] for start, end in pairwise(bounds)]
+
+    def _by_number(self, count: int) -> list[int]:
+        size, world, drop = self.batch_size, self.world_size, self.drop_last
+        return by_number(count, size=size, world_size=world, drop_last=drop)
 
 
 class ResumableLoader(DataLoader):  # type: ignore[type-arg]
@@ -163,10 +221,6 @@ class ResumableLoader(DataLoader):  # type: ignore[type-arg]
 def _by_length(lengths: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Indices in order of length; equal ones stay in the (random) order they came in."""
     return indices[np.lexsort(lengths[indices].T[::-1])]
-
-
-def _cut(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from datasets import ClassLabel
 
-from data.arrays import Ragged, Split
+from data.arrays import Ragged, Split, cut
 from data.base import DataModule, Example, Prepared
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
 from data.labels import check_classes, class_name, class_names, name_of
 from data.spec import DataSpec
 from data.text_codec import PAD, UNK
-from data.text_labels import cut, text_report
+from data.text_labels import text_report
 
 
 @dataclass(kw_only=True)
@@ -33,11 +33,14 @@ class TaggedTextCodec(Codec, kind="tagged_text"):
         pieces = text.split()
         if text.isascii() or len(pieces) > 1:
             return pieces
+        read = self.inputs.settings.ready(text)
+        if len(read) != len(text):
+            read = text  # a conversion to another length does not say where a word of it lay
         known, words, start = self.inputs.table, [], 0
         longest = 12
         while start < len(text):
             ends = range(min(len(text), start + longest), start, -1)
-            end = next((e for e in ends if text[start:e] in known), start + 1)
+            end = next((e for e in ends if read[start:e] in known), start + 1)
             words.append(text[start:end])
             start = end
         return words

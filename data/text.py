@@ -15,7 +15,7 @@ from data.batches import StreamBatch
 from data.codec import Codec, TokenizerSettings
 from data.spec import DataSpec
 from data.streams import EvaluationStreams, TrainingStreams, position_and_start, windows
-from data.text_codec import EOS, PAD, SPECIALS, UNK, TextCodec, chunks
+from data.text_codec import EOS, PAD, UNK, TextCodec, chunks
 from data.text_labels import as_texts
 
 # one space after a letter: the tokenizers put a space in front of every text they are given
@@ -83,6 +83,11 @@ class TextStreams(DataModule):
         for name in ("steps", "eval_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if self.tokenizer.dropout:
+            raise ValueError(
+                f"tokenizer.dropout={self.tokenizer.dropout} cuts each example anew, but running "
+                "text is one stream whose symbols keep their places: set it to 0"
+            )
         if self.max_length is not None:
             raise ValueError(
                 f"running text is never cut, so data.max_length={self.max_length} means nothing "
@@ -176,24 +181,13 @@ def stream(
 
 def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
     """Each text, its ids (n,), and where in the raw text each of them ends (n,)."""
-    one_by_one = codec.settings.kind == "characters"
-    for some in chunks(texts, 1 if one_by_one else 20_000):
-        if one_by_one:
-            ids = codec.encode_batch(some)[0]
-            if len(ids) == len(some[0]):  # else the normaliser joined or took apart characters
-                yield some[0], ids, np.arange(1, len(ids) + 1)
-                continue
-        cut = [_pieces(text) for text in some]
-        # not the fast way of `encode_batch`: that one does not say where the tokens lie
-        encodings = iter(codec.tokenizer.encode_batch([p for pieces, _ in cut for p in pieces]))
+    for some in chunks(texts, 20_000):
+        cut = [_pieces(text) if codec.cut_at_spaces else ([text], [0]) for text in some]
+        found = codec.encode_with_ends([piece for pieces, _ in cut for piece in pieces])
         for text, (_, starts) in zip(some, cut, strict=True):
-            found: list[int] = []
-            places: list[int] = []
-            for start, encoding in zip(starts, encodings, strict=False):
-                found += encoding.ids
-                places += [start + end for _, end in encoding.offsets]
-            known = [i if i >= len(SPECIALS) else UNK for i in found]  # "<pad>" in a text is text
-            yield text, np.array(known, np.int64), np.array(places, np.int64)
+            parts = [(ids, start + ends) for start, (ids, ends) in zip(starts, found, strict=False)]
+            ids, ends = (np.concatenate(side).astype(np.int64) for side in zip(*parts, strict=True))
+            yield text, ids, ends
 
 
 def _pieces(text: str, least: int = 20_000) -> tuple[list[str], list[int]]:

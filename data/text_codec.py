@@ -1,131 +1,39 @@
-"""Text to ids and back: words, characters or BPE, on Hugging Face `tokenizers`."""
+"""Text to ids and back, by a trained tokenizer."""
 
+import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, trainers
+from tokenizers import Tokenizer
 
+from data import hanzi
 from data.arrays import Ragged
+from data.bpe_dropout import BPEDropout
 from data.detokenise import detokenise
-from data.segmentation import NORMALIZERS, normalizer, pre_tokenizer
+from data.segmentation import normalizer
 from data.spec import Vocabulary
+from data.specials import BOS, EOS, PAD, SPECIALS, UNK
+from data.tokenizer_file import our_symbols
+from data.tokenizer_settings import TokenizerSettings
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "SPECIALS",
+    "UNK",
+    "TextCodec",
+    "TokenizerSettings",
+    "chunks",
+    "symbols_hash",
+]
 
 # said here, or each worker forked after tokenising would print a warning; workers never tokenise
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
-PAD, UNK, BOS, EOS = range(4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerSettings:
-    """How text is cut into tokens, and which of them the vocabulary holds."""
-
-    kind: str = "words"  # words | characters | bpe
-    pre_tokenizer: str = "words"  # words | whitespace | basic_english (kinds words and bpe)
-    lowercase: bool = False
-    normalizer: str = "nfc"  # none | nfc | nfkc (folds full-width forms: ， becomes ,)
-    vocab_size: int | None = None  # None: as many as min_frequency leaves (for bpe: 8000)
-    min_frequency: int = 1
-
-    def __post_init__(self) -> None:
-        for name, options in [
-            ("kind", ("words", "characters", "bpe")),
-            ("pre_tokenizer", ("words", "whitespace", "basic_english")),
-            ("normalizer", tuple(NORMALIZERS)),
-        ]:
-            value = getattr(self, name)
-            if value not in options:
-                raise ValueError(f"tokenizer.{name} is {value!r}; there are {', '.join(options)}")
-        if self.vocab_size is not None and self.vocab_size <= len(SPECIALS):
-            raise ValueError(
-                f"tokenizer.vocab_size must be over {len(SPECIALS)} (the special symbols), "
-                f"got {self.vocab_size}"
-            )
-
-    def train(self, texts: Iterable[str]) -> "TextCodec":
-        """Learn a vocabulary from training texts."""
-        if self.kind == "bpe":
-            return self._train_bpe(texts)
-        if self.kind == "characters":
-            normalise = self._normalizer().normalize_str
-            counts: Counter[str] = Counter()
-            for text in texts:
-                counts.update(normalise(text))
-            return self.from_counts(counts)
-        texts = texts if isinstance(texts, Sequence) else list(texts)
-        codec = self._train_words(texts, self.min_frequency)
-        if len(codec.symbols) == len(SPECIALS) and self.min_frequency > 1:
-            # texts so few that nothing is frequent: any vocabulary is better than none
-            codec = self._train_words(texts, 1)
-        return codec
-
-    def _train_words(self, texts: Sequence[str], min_frequency: int) -> "TextCodec":
-        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
-        self._segment(tokenizer)
-        # no special symbols here: the trainer would give one that the text spells a second id
-        trainer = trainers.WordLevelTrainer(
-            vocab_size=self.vocab_size or 10_000_000,
-            min_frequency=min_frequency,
-            special_tokens=[],
-            show_progress=False,
-        )  # the most frequent first, ties in alphabetical order, as torchtext orders them
-        tokenizer.train_from_iterator(texts, trainer)
-        found = tokenizer.get_vocab()
-        return self._of_words(sorted(found, key=found.__getitem__))
-
-    def _of_words(self, words: Sequence[str]) -> "TextCodec":
-        kept = [word for word in words if word not in SPECIALS]
-        if self.vocab_size is not None:
-            kept = kept[: self.vocab_size - len(SPECIALS)]
-        table = {token: i for i, token in enumerate((*SPECIALS, *kept))}
-        tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-        self._segment(tokenizer)
-        return TextCodec(tokenizer, settings=self)
-
-    def train_on_tokens(self, rows: Iterable[Sequence[str]]) -> "TextCodec":
-        """Learn a vocabulary of words from texts that are lists of tokens already."""
-        normalise = self._normalizer().normalize_str
-        raw = Counter(chain.from_iterable(rows))
-        counts: Counter[str] = Counter()
-        for word, count in raw.items():
-            counts[normalise(word)] += count
-        return self.from_counts(counts)
-
-    def from_counts(self, counts: Counter[str]) -> "TextCodec":
-        """The most frequent first, ties in alphabetical order, as the trainer of words does it."""
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        kept = [token for token, count in ranked if token and count >= self.min_frequency]
-        return self._of_words(kept or [token for token, _ in ranked if token])
-
-    def _normalizer(self) -> Any:
-        basic = self.pre_tokenizer == "basic_english" and self.kind != "characters"
-        return normalizer(self.normalizer, lowercase=self.lowercase, basic_english=basic)
-
-    def _segment(self, tokenizer: Tokenizer) -> None:
-        tokenizer.normalizer = self._normalizer()
-        tokenizer.pre_tokenizer = pre_tokenizer(self.kind, self.pre_tokenizer)
-
-    def _train_bpe(self, texts: Iterable[str]) -> "TextCodec":
-        size = self.vocab_size or 8000
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-        self._segment(tokenizer)
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.BpeTrainer(
-            vocab_size=size,
-            min_frequency=max(2, self.min_frequency),
-            special_tokens=list(SPECIALS),
-            limit_alphabet=max(100, size // 2),  # Chinese: the rarest characters are unknown
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-        return TextCodec(_without_added_tokens(tokenizer), settings=self)
 
 
 class TextCodec:
@@ -133,10 +41,13 @@ class TextCodec:
 
     def __init__(self, tokenizer: Tokenizer, *, settings: TokenizerSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings
-        names = tokenizer.get_vocab(with_added_tokens=True)
-        self.symbols = sorted(names, key=names.__getitem__)
-        self.table: dict[str, int] = names
-        self._code_points: np.ndarray | None = None
+        self._ours: np.ndarray | None = None  # the tokenizer's ids → ours; None: they are the same
+        if settings.kind == "file":
+            self.symbols, self._ours = our_symbols(tokenizer)
+        else:
+            names = tokenizer.get_vocab(with_added_tokens=True)
+            self.symbols = [*SPECIALS, *sorted(names, key=names.__getitem__)[len(SPECIALS) :]]
+        self.table: dict[str, int] = {symbol: i for i, symbol in enumerate(self.symbols)}
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -144,10 +55,23 @@ class TextCodec:
         return Vocabulary(size=size, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS)
 
     @property
+    def hash(self) -> str:
+        """Tells vocabularies apart: a model's numbers mean nothing in another one."""
+        return symbols_hash(self.symbols)
+
+    @cached_property
     def lowercase(self) -> bool:
         """Whether case is lost: then references are lower-cased before they are compared."""
+        if self.settings.kind == "file":
+            own = self.tokenizer.normalizer
+            return own is not None and "A" not in own.normalize_str("A")
         basic = self.settings.pre_tokenizer == "basic_english"
-        return self.settings.lowercase or (basic and self.settings.kind != "characters")
+        return self.settings.lowercase or (basic and self.settings.kind not in _SINGLE)
+
+    @property
+    def cut_at_spaces(self) -> bool:
+        """Whether a text in two parts, at a space that is left out, has the tokens of the whole."""
+        return self.settings.kind in ("words", "bpe", "unigram")
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0].tolist()
@@ -155,41 +79,77 @@ class TextCodec:
     def encode_batch(self, texts: Iterable[str], chunk: int = 20_000) -> Ragged:
         """Texts → ids, a row a text; a text that has no token gives an empty row."""
         rows: list[np.ndarray] = []
-        if self.settings.kind == "characters":
-            normalise = self.tokenizer.normalizer.normalize_str
-            lower = self.lowercase
-            plain = (t if t.isascii() and not lower else normalise(t) for t in texts)
-            rows = [self._characters(text) for text in plain]
+        if self._fast:
+            rows = [self._looked_up(self._normalised(self.settings.ready(text))) for text in texts]
         else:
-            for some in chunks(texts, chunk):
+            for some in chunks(map(self.settings.ready, texts), chunk):
                 fast = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
-                rows += [np.asarray(encoding.ids, np.int32) for encoding in fast]
-        encoded = Ragged.of(rows)
-        encoded.values[encoded.values < len(SPECIALS)] = UNK  # the text spelled a special symbol
-        return encoded
+                rows += [self._own(encoding.ids) for encoding in fast]
+        return Ragged.of(rows)
+
+    def encode_with_ends(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Texts → for each its ids (n,), and after how many of its characters each ends (n,)."""
+        ready = [self.settings.ready(text) for text in texts]
+        # not the fast way of `encode_batch`: that one does not say where the tokens lie
+        slow = [] if self._fast else self.tokenizer.encode_batch(ready, add_special_tokens=False)
+        for i, (text, read) in enumerate(zip(texts, ready, strict=True)):
+            if self._fast:
+                read = self._normalised(read)
+                ids, ends = self._looked_up(read), self._ends(read)
+            else:
+                ids = self._own(slow[i].ids)
+                ends = np.array([end for _, end in slow[i].offsets], np.int64)
+            if len(read) != len(text):  # converted or normalised to another length
+                ends = ends * len(text) // max(1, len(read))
+            yield ids, ends
 
     def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Words that are tokens already → ids, one each."""
-        normalise = self.tokenizer.normalizer.normalize_str
-        ids = [self.table.get(t, self.table.get(normalise(t), UNK)) for t in tokens]
-        return [i if i >= len(SPECIALS) else UNK for i in ids]
+        found = [
+            self.table.get(t, self.table.get(self._normalised(self.settings.ready(t)), UNK))
+            for t in tokens
+        ]
+        return [i if i >= len(SPECIALS) else UNK for i in found]
+
+    def resegmented(self, ids: Ragged, random: np.random.Generator) -> Ragged:
+        """The same texts in other pieces where the settings have a `dropout`."""
+        return ids if self._dropout is None else self._dropout(ids, random)
+
+    def comparable(self, text: str) -> str:
+        """A reference as this codec could have written it, so that scores compare like with like.
+
+        Chinese is converted as the training texts were, full-width forms are folded where
+        `normalizer` folds them, and case is lost where the codec loses it.
+        """
+        text = self.settings.ready(text)
+        if self.settings.kind != "file":
+            text = normalizer(self.settings.normalizer, lowercase=False).normalize_str(text)
+        return text.lower() if self.lowercase else text
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [self.symbols[i] for i in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids, up to the first <eos>, → text as people write it."""
-        kept: list[str] = []
+        kept: list[int] = []
         for i in map(int, ids):
             if i == EOS:
                 break
             if i not in (PAD, BOS):
-                kept.append(self.symbols[i])
+                kept.append(i)
+        if self.settings.kind == "bytes":
+            # an unknown byte, or bytes that are no character, are shown as �
+            first = len(SPECIALS)
+            return bytes(i - first if i >= first else 0xFF for i in kept).decode(errors="replace")
+        if self._theirs is not None and self.tokenizer.decoder is not None:
+            numbers = [int(n) for n in self._theirs[kept] if n >= 0]
+            return str(self.tokenizer.decode(numbers, skip_special_tokens=False))
+        symbols = self.tokens(kept)
         if self.settings.kind == "characters":
-            return "".join(kept)
-        if self.settings.kind == "bpe":
-            return "".join(kept).replace("▁", " ").removeprefix(" ")
-        return detokenise(kept)
+            return "".join(symbols)
+        if self.settings.kind in ("bpe", "unigram"):
+            return "".join(symbols).replace("▁", " ").removeprefix(" ")
+        return detokenise(symbols)
 
     def to_plain(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.to_str(), "settings": dict(vars(self.settings))}
@@ -199,21 +159,76 @@ class TextCodec:
         settings = TokenizerSettings(**plain["settings"])
         return cls(Tokenizer.from_str(plain["tokenizer"]), settings=settings)
 
-    def _characters(self, text: str) -> np.ndarray:
+    @property
+    def _fast(self) -> bool:
+        """Whether ids are looked up here, not by the tokenizer."""
+        jieba = self.settings.pre_tokenizer == "jieba" and self.settings.kind == "words"
+        return jieba or self.settings.kind in _SINGLE
+
+    def _normalised(self, text: str) -> str:
+        own = self.tokenizer.normalizer
+        plain = own is None or (text.isascii() and not self.lowercase)
+        return text if plain else own.normalize_str(text)
+
+    def _looked_up(self, text: str) -> np.ndarray:
         """As the tokenizer does, by one table look-up: a book at once takes milliseconds."""
-        if self._code_points is None:
-            single = {ord(t): i for t, i in self.table.items() if len(t) == 1}
-            self._code_points = np.full(max(single, default=0) + 2, UNK, np.int32)
-            self._code_points[list(single)] = list(single.values())
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        if self.settings.kind == "bytes":
+            return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + len(SPECIALS)
+        if self.settings.kind == "words":
+            return self._own([self.table.get(word, UNK) for word in _chinese_words(text)])
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         return self._code_points[np.minimum(points, len(self._code_points) - 1)]
 
+    def _ends(self, text: str) -> np.ndarray:
+        """After how many characters each id of `_looked_up` ends."""
+        if self.settings.kind == "bytes":
+            raw = np.frombuffer(text.encode(), np.uint8)
+            return np.cumsum((raw & 0xC0) != 0x80)  # the bytes that begin a character
+        if self.settings.kind == "characters":
+            return np.arange(1, len(text) + 1)
+        pieces = hanzi.words(text)
+        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        return ends[[not piece.isspace() for piece in pieces]] if pieces else ends
 
-def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """A text that spells "<pad>" is a text: special symbols are not looked for in it."""
-    plain = json.loads(tokenizer.to_str())
-    plain["added_tokens"] = []
-    return Tokenizer.from_str(json.dumps(plain))
+    def _own(self, ids: Sequence[int]) -> np.ndarray:
+        """Ids of the tokenizer → ours; where the text spelled a special symbol, unknown."""
+        found = np.asarray(ids, np.int32)
+        if self._ours is not None:
+            found = self._ours[found]
+        return np.where(found < len(SPECIALS), UNK, found).astype(np.int32)
+
+    @cached_property
+    def _theirs(self) -> np.ndarray | None:
+        """Our ids → the tokenizer's, -1 where it has none."""
+        if self._ours is None:
+            return None
+        theirs = np.full(len(self.symbols), -1, np.int64)
+        known = np.array(sorted(self.tokenizer.get_vocab(with_added_tokens=True).values()), int)
+        theirs[self._ours[known]] = known
+        return theirs
+
+    @cached_property
+    def _code_points(self) -> np.ndarray:
+        single = {ord(t): i for t, i in self.table.items() if len(t) == 1}
+        points = np.full(max(single, default=0) + 2, UNK, np.int32)
+        points[list(single)] = list(single.values())
+        return points
+
+    @cached_property
+    def _dropout(self) -> BPEDropout | None:
+        dropout = self.settings.dropout
+        return BPEDropout(self.tokenizer, dropout) if dropout else None
+
+
+_SINGLE = ("characters", "bytes")
+
+
+def _chinese_words(text: str) -> list[str]:
+    return [word for word in hanzi.words(text) if not word.isspace()]
+
+
+def symbols_hash(symbols: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(list(symbols)).encode(), digest_size=4).hexdigest()
 
 
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split
+from data.arrays import Ragged, Split, cut
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
@@ -89,8 +89,9 @@ class TextLabels(DataModule):
         return self.splits[split].ragged("ids").lengths
 
     def collate(self, split: str, indices: list[int]) -> SequenceBatch:
-        part = self.splits[split]
-        inputs, lengths = part.ragged("ids").pad(indices)
+        part, codec = self.splits[split], self.codec
+        assert codec.inputs is not None
+        inputs, lengths = self.read(split, "ids", codec.inputs, indices, most=self.max_length)
         targets = torch.from_numpy(part.flat("targets")[indices])
         return SequenceBatch(inputs, lengths, targets, torch.tensor(indices))
 
@@ -114,15 +115,6 @@ def encode_texts(codec: TextCodec, texts: Sequence[str], max_length: int | None)
     values = np.insert(ids.values, ids.offsets[empty], UNK)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(ids.lengths, 1))])
     return cut(Ragged(values=values, offsets=offsets), max_length)
-
-
-def cut(ids: Ragged, max_length: int | None) -> Ragged:
-    if max_length is None or ids.lengths.max(initial=0) <= max_length:
-        return ids
-    kept = np.minimum(ids.lengths, max_length)
-    steps = np.arange(len(ids.values)) - np.repeat(ids.offsets[:-1], ids.lengths)
-    offsets = np.concatenate([[0], np.cumsum(kept)])
-    return Ragged(values=ids.values[steps < max_length], offsets=offsets)
 
 
 def text_report(

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.arrays import Ragged, Split
+from data.arrays import Ragged, Split, cut
 from data.base import DataModule, Example, Prepared, Report
 from data.batches import PairBatch
 from data.codec import Codec, TokenizerSettings
 from data.spec import DataSpec
 from data.text_codec import BOS, EOS, TextCodec
-from data.text_labels import as_texts, cut, text_report
+from data.text_labels import as_texts, text_report
 
 
 @dataclass(kw_only=True)
@@ -39,6 +39,11 @@ class TextPairs(DataModule):
     Vocabularies are learnt from training alone: one a side, or one for both (`joint`). A training
     pair with an empty side or one over `max_length` is left out (half a sentence is no translation
     of the other's half); in validation and test sources are cut and references never.
+
+    Scores compare with references in the form in which the model can write: with
+    `tokenizer.chinese` on the target's side (`target_tokenizer`, else `tokenizer`) they are
+    converted to the same characters, as they are folded by NFKC or lower-cased where the tokenizer
+    does that (`TextCodec.comparable`).
     """
 
     tokenizer: TokenizerSettings
@@ -99,9 +104,10 @@ class TextPairs(DataModule):
         return np.stack([part.ragged("target").lengths, part.ragged("source").lengths], axis=1)
 
     def collate(self, split: str, indices: list[int]) -> PairBatch:
-        part = self.splits[split]
-        source, source_lengths = part.ragged("source").pad(indices)
-        target, target_lengths = part.ragged("target").pad(indices)
+        codec = self.codec
+        assert codec.inputs is not None and codec.outputs is not None
+        source, source_lengths = self.read(split, "source", codec.inputs, indices)
+        target, target_lengths = self.read(split, "target", codec.outputs, indices)
         return PairBatch(source, source_lengths, target, target_lengths, torch.tensor(indices))
 
     def example(self, split: str, index: int) -> Example:

@@ -10,6 +10,7 @@ from models.attention import Attention
 from models.dropout import Mask, apply_mask, draw_mask
 from models.embedding import Inputs
 from models.encoders.memory import KeyedMemory, Memory
+from models.product import RepeatedProduct
 from models.recurrent import CellFactory
 from models.stack import Drawn, RNNStack
 from models.state import State, leaves, map_state
@@ -151,12 +152,7 @@ class AttentionDecoder(nn.Module):
         if not self.input_feeding:
             outputs, state = self.stack(inputs, state, drawn=masks.stack)
             return self._attend(outputs, memory, masks), state
-        steps = []
-        for step in inputs.unbind(1):
-            output, state = self._advance(step, state, memory, masks)
-            steps.append(output)
-        hidden, attention = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
-        return DecoderOutput(hidden, attention), state
+        return self._feed(inputs, state, memory, masks)
 
     def step(
         self,
@@ -193,6 +189,31 @@ class AttentionDecoder(nn.Module):
         output = self._attend(outputs, memory, masks)
         return output, (stack_state, output.hidden.to(fed.dtype))
 
+    def _feed(
+        self, inputs: Tensor, state: State, memory: Memory | KeyedMemory, masks: DecoderMasks
+    ) -> tuple[DecoderOutput, State]:
+        """A loop of `_advance` over all steps, with what they share done once."""
+        assert self.attention is not None
+        stack_state, fed = cast(tuple[State, Tensor], state)
+        keys = memory.keys if isinstance(memory, KeyedMemory) else memory.values
+        run = self.stack.stepper(inputs, masks.stack)
+        attend = self.attention.stepper(keys, memory.values, memory.mask)
+        combine = RepeatedProduct(self.combine.weight)
+        dtype, steps = fed.dtype, []
+        for _ in range(inputs.size(1)):
+            outputs, stack_state = run(fed, stack_state)
+            context, weights = attend(outputs)
+            both = torch.cat([outputs, context.to(outputs.dtype)], dim=-1)
+            fed = self._drop(torch.tanh(combine(both)), masks)
+            steps.append((fed, weights))
+        hidden, attention = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+        return DecoderOutput(hidden, attention), (stack_state, fed.to(dtype))
+
+    def _drop(self, hidden: Tensor, masks: DecoderMasks) -> Tensor:
+        if self.variational:
+            return apply_mask(hidden, masks.hidden)
+        return F.dropout(hidden, self.dropout, self.training)
+
     def _attend(
         self, outputs: Tensor, memory: Memory | KeyedMemory, masks: DecoderMasks
     ) -> DecoderOutput:
@@ -204,8 +225,4 @@ class AttentionDecoder(nn.Module):
             context, weights = self.attention(outputs, keys, memory.values, memory.mask)
             both = torch.cat([outputs, context.to(outputs.dtype)], dim=-1)
             hidden = torch.tanh(self.combine(both))
-        if self.variational:
-            hidden = apply_mask(hidden, masks.hidden)
-        else:
-            hidden = F.dropout(hidden, self.dropout, self.training)
-        return DecoderOutput(hidden, weights)
+        return DecoderOutput(self._drop(hidden, masks), weights)

@@ -1,10 +1,12 @@
 """PyTorch's own recurrent kernels behind the contract of a recurrent layer."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from models.recurrent import RecurrentLayer, keep_dtype
+from models.product import RepeatedProduct
+from models.recurrent import RecurrentLayer, Stepper, keep_dtype
 from models.state import State, leaves, map_state
 
 
@@ -44,6 +46,29 @@ class FusedLayer(RecurrentLayer):
         after = kernel(inputs, given, *self._weights())
         output = after if isinstance(after, Tensor) else after[0]
         return output, map_state(keep_dtype, after, given)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        """One step's pointwise part: W x + b (B, G), U h + b (B, G), state → state."""
+        raise NotImplementedError
+
+    def stepper(self, known: Tensor) -> Stepper:
+        enter, recur, enter_bias, recur_bias = self._weights()
+        size = known.size(-1)
+        shares = iter(F.linear(known, enter[:, :size], enter_bias).unbind(1))
+        feed = RepeatedProduct(enter[:, size:])
+        recurrent = RepeatedProduct(recur, recur_bias)
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            given = self.begin(rest.size(0), state)
+            before = leaves(given)[0]
+            after = self.gate(
+                self.full(next(shares) + feed(rest)),
+                self.full(recurrent(before)),
+                given,
+            )
+            return leaves(after)[0], after
+
+        return step
 
     def both_ways(
         self, backward: RecurrentLayer, inputs: Tensor, lengths: Tensor | None = None

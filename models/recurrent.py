@@ -54,6 +54,19 @@ class RecurrentLayer(nn.Module):
         """Run one step, as `forward` does for T = 1: (B, I) → (B, O), state."""
         raise NotImplementedError
 
+    def stepper(self, known: Tensor) -> "Stepper":
+        """`step` for the steps of one sequence in turn, with what they share done once.
+
+        `known` (B, T, K) are the first K features of every input: each call gives the others,
+        (B, I - K), and the state.
+        """
+        steps = iter(known.unbind(1))
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            return self.step(torch.cat([next(steps), rest.to(known.dtype)], dim=-1), state)
+
+        return step
+
     def drawn(self) -> "RecurrentLayer":
         """The layer as it runs through one sequence: itself, unless noise is drawn for each."""
         return self
@@ -84,6 +97,9 @@ class RecurrentLayer(nn.Module):
     def zeros(self, batch_size: int, *sizes: int) -> Tensor:
         """An empty leaf (B, *sizes) where the parameters are."""
         return next(self.parameters()).new_zeros(batch_size, *sizes)
+
+
+Stepper = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 class CellFactory(Protocol):
@@ -137,7 +153,7 @@ class StepwiseLayer(RecurrentLayer):
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         current = tuple(leaves(self.begin(inputs.size(0), state)))
-        products = tuple(RepeatedProduct(matrix) for matrix in self._matrices())
+        products = tuple(RepeatedProduct(matrix) for matrix in self.matrices())
         valid = None
         if lengths is not None:
             places = torch.arange(inputs.size(1), device=inputs.device)
@@ -157,16 +173,62 @@ class StepwiseLayer(RecurrentLayer):
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         given = tuple(leaves(self.begin(inputs.size(0), state)))
-        products = tuple(partial(product, matrix=matrix) for matrix in self._matrices())
+        products = tuple(partial(product, matrix=matrix) for matrix in self.matrices())
         output, following = self.recur(self.project(inputs), given, products)
         return output, tuple(map(keep_dtype, following, given))
 
-    def _matrices(self) -> list[Tensor]:
+    def stepper(self, known: Tensor) -> Stepper:
+        products = tuple(RepeatedProduct(matrix) for matrix in self.matrices())
+        steps = iter(known.unbind(1))
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            given = tuple(leaves(self.begin(rest.size(0), state)))
+            inputs = torch.cat([next(steps), rest.to(known.dtype)], dim=-1)
+            output, following = self.recur(self.project(inputs), given, products)
+            return output, tuple(map(keep_dtype, following, given))
+
+        return step
+
+    def matrices(self) -> list[Tensor]:
+        """The matrices of `products`, as they are at this call."""
         # Read by name at every call: a dropped weight is then the one that runs.
         return [attrgetter(name)(self) for name in (*self.recurrent, *self.other)]
 
 
-class ScanLayer(RecurrentLayer):
+SPAN = 512  # steps that are computed at once
+
+
+class ParallelLayer(RecurrentLayer):
+    """A cell that computes many steps at once: `run`, for SPAN of them at a time.
+
+    What a span needs while it is computed then stays small, whatever the length of the sequence.
+    """
+
+    def run(
+        self, inputs: Tensor, state: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """What `forward` does, for all steps at once."""
+        raise NotImplementedError
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        if inputs.size(1) <= SPAN:
+            return self.run(inputs, state, lengths)
+        current = self.begin(inputs.size(0), state)
+        outputs = []
+        for place, part in enumerate(inputs.split(SPAN, dim=1)):
+            left = None if lengths is None else (lengths - place * SPAN).clamp(0, part.size(1))
+            output, current = self.run(part, current, left)
+            outputs.append(output)
+        return torch.cat(outputs, dim=1), current
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs, state = self(inputs.unsqueeze(1), state)
+        return outputs.squeeze(1), state
+
+
+class ScanLayer(ParallelLayer):
     """A cell whose features go through time each on its own: all steps are computed at once.
 
     The state is h (B, S), and with a `window` of K > 1 steps also the K - 1 last inputs of the
@@ -209,8 +271,8 @@ class ScanLayer(RecurrentLayer):
             return hidden
         return hidden, self.zeros(batch_size, self.window - 1, self.convolved)
 
-    def forward(
-        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    def run(
+        self, inputs: Tensor, state: State | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
         given = self.begin(inputs.size(0), state)
         before, *rest = leaves(given)
@@ -223,12 +285,8 @@ class ScanLayer(RecurrentLayer):
             return outputs, after
         return outputs, (after, next_tail(coefficients[-1], tail, lengths))
 
-    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        outputs, state = self(inputs.unsqueeze(1), state)
-        return outputs.squeeze(1), state
 
-
-class ChunkLayer(RecurrentLayer):
+class ChunkLayer(ParallelLayer):
     """A cell with a matrix as its memory: parallel within a chunk, a loop over the chunks.
 
     The state is a tuple: the memory's leaves, and with a `window` of K > 1 steps as its last leaf
@@ -273,8 +331,8 @@ class ChunkLayer(RecurrentLayer):
             return memory
         return *memory, self.zeros(batch_size, self.window - 1, self.convolved)
 
-    def forward(
-        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    def run(
+        self, inputs: Tensor, state: State | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
         given = leaves(self.begin(inputs.size(0), state))
         memory, tail = (given, None) if self.window == 1 else (given[:-1], given[-1])
@@ -288,10 +346,6 @@ class ChunkLayer(RecurrentLayer):
         if tail is None:
             return outputs, kept
         return outputs, (*kept, next_tail(coefficients[-1], tail, lengths))
-
-    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        outputs, state = self(inputs.unsqueeze(1), state)
-        return outputs.squeeze(1), state
 
 
 def last_valid(hidden: Tensor, before: Tensor, lengths: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.dropout import check_probability
-from models.recurrent import CellFactory, RecurrentLayer
+from models.recurrent import CellFactory, RecurrentLayer, Stepper
 from models.state import State, leaves, map_state, where_rows
 
 
@@ -105,6 +105,16 @@ class _Dropped(Around):
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         with replaced(self.layer, self.weights):
             return self.layer.step(inputs, state)
+
+    def stepper(self, known: Tensor) -> Stepper:
+        with replaced(self.layer, self.weights):
+            inner = self.layer.stepper(known)
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            with replaced(self.layer, self.weights):  # for layers that read them at every step
+                return inner(rest, state)
+
+        return step
 
 
 @contextmanager

@@ -29,42 +29,32 @@ def linear_scan_loop(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
-Step = Callable[..., Tensor]  # (previous (..., S), *inputs (..., S)) → next (..., S)
+Step = Callable[..., Tensor]  # (previous (..., S), *inputs (..., S), *parameters) → next (..., S)
 
 
-def elementwise_scan(step: Step, inputs: Sequence[Tensor], initial: Tensor) -> Tensor:
-    """h_t = step(h_{t-1}, *inputs_t) for an elementwise step: inputs (B, T, S), h_0 (B, S) → h.
+def elementwise_scan(
+    step: Step, inputs: Sequence[Tensor], initial: Tensor, parameters: Sequence[Tensor] = ()
+) -> Tensor:
+    """h_t = step(h_{t-1}, *inputs_t, *parameters) for an elementwise step: (B, T, S), (B, S) → h.
 
-    `step` is called twice: a step at a time without a graph, to find all h; then once with all
-    steps side by side, for the gradient of the inputs and of the parameters that it closes over.
-    What reaches h_t from later steps is a linear scan over the slopes ∂h_t/∂h_{t-1}.
+    What reaches h_t from later steps is a linear scan over the slopes ∂h_t/∂h_{t-1}. Only the
+    inputs and h are kept: `step` is called again, SPAN steps side by side, when gradients are due.
     """
-    with torch.no_grad():
-        hidden, states = initial, []
-        for parts in zip(*(values.unbind(1) for values in inputs), strict=True):
-            hidden = step(hidden, *parts)
-            states.append(hidden)
-    if not _records(initial, *inputs):
-        return torch.stack(states, dim=1)
-    previous = torch.stack([initial.detach(), *states[:-1]], dim=1)
-    with torch.enable_grad():
-        point = previous.detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(step(point, *(v.detach() for v in inputs)).sum(), point)
-    return _Spread.apply(step(previous, *inputs), slopes, initial)
+    return _ElementwiseScan.apply(step, len(inputs), initial, *inputs, *parameters)
 
 
-def elementwise_scan_loop(step: Step, inputs: Sequence[Tensor], initial: Tensor) -> Tensor:
+def elementwise_scan_loop(
+    step: Step, inputs: Sequence[Tensor], initial: Tensor, parameters: Sequence[Tensor] = ()
+) -> Tensor:
     """The plain twin of `elementwise_scan`."""
     hidden, outputs = initial, []
     for parts in zip(*(values.unbind(1) for values in inputs), strict=True):
-        hidden = step(hidden, *parts)
+        hidden = step(hidden, *parts, *parameters)
         outputs.append(hidden)
     return torch.stack(outputs, dim=1)
 
 
-def _records(*tensors: Tensor) -> bool:
-    """Parameters that a step closes over cannot be seen from here: inputs hang on them too."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+SPAN = 16  # steps of an elementwise scan whose gradient is taken at once: few, to stay in cache
 
 
 class _LinearScan(torch.autograd.Function):
@@ -88,20 +78,50 @@ class _LinearScan(torch.autograd.Function):
         return of_decay, flow, slopes[:, 0] * flow[:, 0]
 
 
-class _Spread(torch.autograd.Function):
-    """Values as they are; their gradient with what comes from later steps through the slopes."""
-
+class _ElementwiseScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, slopes: Tensor, initial: Tensor) -> Tensor:
-        ctx.save_for_backward(slopes)
-        return values.view_as(values)
+    def forward(ctx: Any, step: Step, count: int, initial: Tensor, *arguments: Tensor) -> Tensor:
+        inputs, parameters = arguments[:count], arguments[count:]
+        hidden = torch.empty_like(inputs[0])
+        current = initial
+        times = zip(*(values.unbind(1) for values in inputs), strict=True)
+        for parts, place in zip(times, hidden.unbind(1), strict=True):
+            current = step(current, *parts, *parameters)
+            place.copy_(current)
+        ctx.step, ctx.count = step, count
+        ctx.save_for_backward(hidden, initial, *arguments)
+        return hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        flow = _accumulate_backwards(slopes, grad)
-        return flow, None, slopes[:, 0] * flow[:, 0]
+        hidden, initial, *arguments = ctx.saved_tensors
+        inputs, parameters = arguments[: ctx.count], arguments[ctx.count :]
+        of_inputs = [torch.empty_like(values) for values in inputs]
+        of_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        length = hidden.size(1)
+        span = length if hidden.is_cuda else SPAN
+        from_later = torch.zeros_like(initial)  # the gradient of the span's last h from behind it
+        for begin in reversed(range(0, length, span)):
+            steps = slice(begin, min(begin + span, length))
+            before = hidden[:, begin - 1] if begin else initial
+            previous = torch.cat([before[:, None], hidden[:, steps][:, :-1]], dim=1)
+            given = [previous, *(values[:, steps] for values in inputs), *parameters]
+            with torch.enable_grad():
+                given = [tensor.detach().requires_grad_() for tensor in given]
+                following = ctx.step(*given)
+            ones = torch.ones_like(following)
+            (slopes,) = torch.autograd.grad(following, given[0], ones, retain_graph=True)
+            flow = grad[:, steps].clone()
+            flow[:, -1] += from_later
+            flow = _accumulate_backwards(slopes, flow)
+            from_later = slopes[:, 0] * flow[:, 0]
+            found = torch.autograd.grad(following, given[1:], flow, materialize_grads=True)
+            for whole, part in zip(of_inputs, found, strict=False):
+                whole[:, steps] = part
+            for whole, part in zip(of_parameters, found[ctx.count :], strict=True):
+                whole += part
+        return None, None, from_later, *of_inputs, *of_parameters
 
 
 def _accumulate(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dropout import Mask, apply_mask, check_probability, draw_mask
-from models.recurrent import CellFactory, RecurrentLayer
+from models.recurrent import CellFactory, RecurrentLayer, Stepper
 from models.state import State, leaves
 
 
@@ -159,6 +160,28 @@ class RNNStack(Stack):
             inputs = self._leave(index, inputs, outputs)
             after.append(following)
         return inputs, tuple(after)
+
+    def stepper(self, known: Tensor, drawn: Drawn) -> Stepper:
+        """`step` for the steps of one sequence in turn: see `RecurrentLayer.stepper`."""
+        masks, layers = drawn
+        steppers = [
+            layer.stepper(known if index == 0 else known[:, :, :0])
+            for index, layer in enumerate(layers)
+        ]
+        # a residual around the first layer needs the whole of its input
+        firsts = iter(known.unbind(1)) if self.residual else None
+
+        def step(rest: Tensor, state: State) -> tuple[Tensor, State]:
+            after, inputs = [], rest
+            for index, run in enumerate(steppers):
+                outputs, following = run(self._enter(index, inputs, masks[index]), state[index])
+                if index == 0 and firsts is not None:
+                    inputs = torch.cat([next(firsts), inputs.to(known.dtype)], dim=-1)
+                inputs = self._leave(index, inputs, outputs)
+                after.append(following)
+            return inputs, tuple(after)
+
+        return step
 
     def _layers(self) -> list[RecurrentLayer]:
         return [cast(RecurrentLayer, layer) for layer in self.layers]

@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -234,6 +234,18 @@ class Task(LightningModule):
                 sample = dict(zip(self.shown.columns, row, strict=True))
                 line = {"step": self.global_step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+    def leave_predictions(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write what was answered on every test example to `predictions/test.jsonl`."""
+        if not self.trainer.is_global_zero:
+            return
+        path = Path(self.trainer.default_root_dir) / "predictions" / "test.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".jsonl.new")  # a run killed here leaves no half file
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        aside.replace(path)
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all ranks, on the CPU."""

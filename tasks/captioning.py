@@ -21,7 +21,8 @@ from tasks.weights import read_backbone
 
 
 class Captioning(Generation):
-    """`bleu4` and `cider` as the coco-caption tool gives them, and `exact_match`.
+    """`bleu1` to `bleu4`, `rouge_l` and `cider` as the coco-caption tool gives them, and
+    `exact_match`.
 
     What a frozen encoder sees in a picture never changes, so it is computed once and kept in
     memory, up to `feature_memory` gigabytes (0: never). `weights` is a safetensors file of the
@@ -126,8 +127,10 @@ class Captioning(Generation):
         return self.model.encode_features(seen)
 
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        bleu = captioning_metrics.bleu(hypotheses, references)
         return {
-            "bleu4": captioning_metrics.bleu(hypotheses, references)[3],
+            **{f"bleu{n}": score for n, score in enumerate(bleu, start=1)},
+            "rouge_l": captioning_metrics.rouge_l(hypotheses, references),
             "cider": captioning_metrics.cider(hypotheses, references),
             "exact_match": exact_match(hypotheses, references),
         }

@@ -1,6 +1,6 @@
-"""BLEU and CIDEr of captions, number for number as the coco-caption tool gives them.
+"""BLEU, ROUGE-L and CIDEr of captions, number for number as the coco-caption tool gives them.
 
-Both take sentences as people write them and tokenise in the manner of the Penn Treebank, in lower
+All take sentences as people write them and tokenise in the manner of the Penn Treebank, in lower
 case and without punctuation: scores of differently tokenised captions cannot be compared.
 """
 
@@ -83,8 +83,45 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list
     return scores
 
 
+def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """ROUGE-L, 0 to 1, the mean over captions. Lin 2004, aclanthology W04-1013.
+
+    The longest common subsequence, its best precision and best recall over the references (each
+    may come from another one, as in the tool), recall weighing 1.2² times as much.
+    """
+    check_corpus(hypotheses, references)
+    scores = []
+    for hypothesis, several in _tokenized(hypotheses, references):
+        common = [_common_subsequence(hypothesis, reference) for reference in several]
+        if not any(common):
+            scores.append(0.0)
+            continue
+        precision = max(common) / len(hypothesis)
+        recall = max(n / max(1, len(r)) for n, r in zip(common, several, strict=True))
+        scores.append((1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision))
+    return sum(scores) / len(scores)
+
+
+def _common_subsequence(first: list[str], second: list[str]) -> int:
+    """The length of the longest common subsequence."""
+    row = [0] * (len(second) + 1)
+    for token in first:
+        corner = 0
+        for j, other in enumerate(second, start=1):
+            above = row[j]
+            row[j] = corner + 1 if token == other else max(above, row[j - 1])
+            corner = above
+    return row[-1]
+
+
 def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr of a corpus, 0 to 10: n-grams weighted by how rare they are among the references.
+    """The mean over pictures of `cider_by_picture`."""
+    scores = cider_by_picture(hypotheses, references)
+    return sum(scores) / len(scores)
+
+
+def cider_by_picture(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """CIDEr of each picture, 0 to 10: n-grams weighted by how rare they are among the references.
 
     Vedantam et al. 2015, arXiv 1411.5726, in the variant of the tool's `Cider`: counts are clipped
     and a difference in length costs exp(−d² / 72). One picture alone scores 0: nothing is rare.
@@ -116,7 +153,7 @@ def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> flo
             likeness = sum(map(_clipped_cosine, ours, weigh(reference))) / len(ORDERS)
             score += likeness * math.exp(-(distance**2) / 72)
         scores.append(10 * score / len(several))
-    return sum(scores) / len(scores)
+    return scores
 
 
 def _clipped_cosine(

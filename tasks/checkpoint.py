@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from data.codec import codec_from_plain
 from tasks.base import FORMAT, Task
 
 
@@ -53,6 +54,7 @@ def restore(task: Task, checkpoint: dict[str, Any]) -> None:
     """Put the weights into a task. ValueError names what does not fit."""
     own, given = task.state_dict(), checkpoint["state_dict"]
     where = checkpoint.get("path", "the checkpoint")
+    _check_vocabularies(task, checkpoint, where)
     for key in own.keys() | given.keys():
         if key not in own or key not in given:
             side = "the model" if key in own else "the checkpoint"
@@ -63,6 +65,21 @@ def restore(task: Task, checkpoint: dict[str, Any]) -> None:
                 f"model wants {tuple(own[key].shape)}"
             )
     task.load_state_dict(given)
+
+
+def _check_vocabularies(task: Task, checkpoint: dict[str, Any], where: str) -> None:
+    """Equal shapes are not enough: in another vocabulary every number means another word."""
+    record = checkpoint.get("unroll")
+    if record is None:
+        return
+    trained = codec_from_plain(record["codec"]).vocabularies()
+    for name, own in task.codec.vocabularies().items():
+        if own != trained.get(name):
+            raise ValueError(
+                f"{where} was trained with another vocabulary ({name}): "
+                f"{trained.get(name, 'none')}, but the data has {own}; encode the data with the "
+                "checkpoint's (train.py ckpt=... does), or train a new model"
+            )
 
 
 def _near(path: Path) -> str:

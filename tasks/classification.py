@@ -55,6 +55,7 @@ class Classification(Labelling):
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
         outputs = self.model.head(hidden).float()
         given, right = self.count_outputs(outputs, batch.targets, mask)
+        self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:
                 self.answers.append((index, given[row].tolist(), right[row].tolist()))

@@ -77,6 +77,10 @@ class Generation(Task):
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         """Corpus metrics of decoded texts."""
 
+    def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        """Those that are too slow for every validation."""
+        return {}
+
     # Training
 
     def forced_share(self) -> float:
@@ -108,8 +112,10 @@ class Generation(Task):
     def evaluate(self, batch: Any, split: str) -> None:
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1])
-        mask = self._mask(batch)
-        self.sums.add("loss", *self.model.head.loss(output.hidden, batch.target[:, 1:], mask))
+        mask, right = self._mask(batch), batch.target[:, 1:]
+        self.sums.add("loss", *self.model.head.loss(output.hidden, right, mask))
+        said = self.model.head.log_probs(output.hidden).argmax(-1)
+        self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
         hypotheses = self.decode(memory, beam_size=self.beam_sizes[split])
         texts = [self.text(row) for row in hypotheses.tokens[:, 0]]
         self.decoded += zip(batch.index.tolist(), texts, strict=True)
@@ -157,14 +163,20 @@ class Generation(Task):
         examples = [self.data.example(SPLIT_OF[split], index) for index, _ in pairs]
         references = [self.comparable(example.references) for example in examples]
         self.shown_pairs = [(index, text) for index, text in pairs if index in self.chosen]
-        return values | self.scores([text for _, text in pairs], references)
+        texts = [text for _, text in pairs]
+        values |= self.scores(texts, references)
+        if split != "test":
+            return values
+        self.leave_predictions(
+            {"index": index, "prediction": text, "references": several}
+            for (index, text), several in zip(pairs, references, strict=True)
+        )
+        return values | self.test_scores(texts, references)
 
     def comparable(self, references: list[str]) -> list[str]:
         """References in the form in which the model could have written them."""
         assert self.codec.outputs is not None
-        if self.codec.outputs.lowercase:
-            return [reference.lower() for reference in references]
-        return references
+        return [self.codec.outputs.comparable(reference) for reference in references]
 
     def table(self, split: str) -> Table:
         rows = []

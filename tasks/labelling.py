@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.batches import SequenceBatch
+from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
 from models.classifier import Classifier
 from models.tagger import Tagger
 from tasks import pictures
 from tasks.base import SPLIT_OF, Table, Task
-from tasks.metrics import Confusion, accuracy, macro_f1
+from tasks.metrics import Confusion, accuracy, gather, macro_f1
 from tasks.vectors import read_vectors
 
 
@@ -45,6 +45,7 @@ class Labelling(Task):
         )
         self.confusion = Confusion(num_classes=spec.num_outputs)
         self.matrix = torch.zeros(0, 0)  # of the latest evaluation
+        self.every_answer: list[tuple[int, tuple[int, Any, Any]]] = []  # of a test, this rank's
         self.answers: list[tuple[int, Any, Any]] = []  # index, given, right: a few, for the table
 
     @property
@@ -74,8 +75,33 @@ class Labelling(Task):
             found = read_vectors(self.vectors, self.codec.inputs, self.model.inputs)
             print(f"vectors for {found:.1%} of the vocabulary from {self.vectors}")
 
+    def keep_answers(self, batch: SequenceBatch, given: Tensor, split: str) -> None:
+        """Remember the classes of each test example, for `predictions/test.jsonl`."""
+        if self.real or split != "test":
+            return
+        rows = zip(batch.index.tolist(), given.tolist(), batch.targets.tolist(), strict=True)
+        self.every_answer += [(index, (index, one, right)) for index, one, right in rows]
+
+    def _leave_answers(self) -> None:
+        labels = self.spec.labels
+        assert labels is not None
+        rows = []
+        for index, given, right in gather(self.every_answer):
+            if self.spec.per_step:
+                kept = [(g, r) for g, r in zip(given, right, strict=True) if r != IGNORE]
+            else:
+                kept = [(given, right)] if right != IGNORE else []
+            row = {
+                "index": index,
+                "prediction": [labels[g] for g, _ in kept],
+                "target": [labels[r] for _, r in kept],
+            }
+            rows.append(row)
+        self.leave_predictions(rows)
+
     def begin_evaluation(self, split: str) -> None:
         self.confusion.reset()
+        self.every_answer = []
         self.answers = []
 
     def count_outputs(
@@ -95,6 +121,8 @@ class Labelling(Task):
 
     def metrics(self, split: str) -> dict[str, float]:
         values = self.sums.results(self.trainer)
+        if not self.real and split == "test":
+            self._leave_answers()
         if not self.real:
             self.matrix = self.confusion.result(self.trainer)
             values |= {"accuracy": accuracy(self.matrix), "f1": macro_f1(self.matrix)}

@@ -58,6 +58,7 @@ class Tagging(Labelling):
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
         outputs = self.model.head(hidden).float()
         given, right = self.count_outputs(outputs, batch.targets, mask)
+        self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:
                 n = int(batch.lengths[row])

@@ -15,11 +15,12 @@ from models.encoders.memory import Memory
 from tasks import pictures
 from tasks.base import SPLIT_OF, PredictOptions
 from tasks.generation import Generation
-from tasks.metrics import bleu, chrf, exact_match
+from tasks.metrics import bleu, chrf, exact_match, length_ratio, ter
 
 
 class Translation(Generation):
-    """`bleu` and `chrf` of detokenised output against raw references, and `exact_match`.
+    """`bleu`, `chrf` and `chrf++` of detokenised output against raw references, `exact_match` and
+    `length_ratio` (characters); in the test `ter` too.
 
     `bleu_tokenize`: sacreBLEU's tokenizer; auto is `zh` where most references are Chinese, else
     `13a`. Where the codec lost case, references are lower-cased.
@@ -82,13 +83,23 @@ class Translation(Generation):
         found = [
             bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase),
             chrf(hypotheses, references, lowercase=lowercase),
+            chrf(hypotheses, references, lowercase=lowercase, word_order=2),
         ]
         self.signatures = [score.signature for score in found]
         return {
             "bleu": found[0].score,
             "chrf": found[1].score,
+            "chrf++": found[2].score,
+            "length_ratio": length_ratio(hypotheses, references),
             "exact_match": exact_match(hypotheses, references),
         }
+
+    def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
+        asian = chinese(several[0] for several in references)
+        found = ter(hypotheses, references, lowercase=lowercase, asian=asian)
+        self.signatures.append(found.signature)
+        return {"ter": found.score}
 
     def draw(self, split: str, folder: Path) -> Iterator[Path]:
         inputs, outputs = self.codec.inputs, self.codec.outputs

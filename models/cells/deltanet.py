@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models.cells.heads import heads_of
 from models.convolution import depthwise, windows
+from models.kernels import delta_rule_kernel
 from models.recurrent import ChunkLayer
 
 
@@ -70,8 +71,9 @@ class DeltaNet(ChunkLayer):
         self, coefficients: tuple[Tensor, ...], memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (query, key, value, rate, _), (matrix,) = coefficients, memory
+        run = delta_rule_kernel(query) or delta_rule
         with torch.autocast(query.device.type, enabled=False):
-            outputs, matrix = delta_rule(query, key, value, rate, matrix, self.chunk)
+            outputs, matrix = run(query, key, value, rate, matrix, self.chunk)
         return outputs, (matrix,)
 
     def readout(self, coefficients: tuple[Tensor, ...], read: Tensor) -> Tensor:

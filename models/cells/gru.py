@@ -1,9 +1,12 @@
 """Gated recurrent unit."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
+from models.gru_steps import gru_step, gru_steps
+from models.state import State, leaves
 
 
 class GRU(FusedLayer):
@@ -34,3 +37,17 @@ class GRU(FusedLayer):
         if chrono_steps is not None:
             kept = chrono_biases(hidden_size, chrono_steps)
             set_gate_bias(self.rnn, gate=1, value=kept)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        return gru_step(entered, recurrent, *leaves(state))
+
+    def _call(
+        self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        if data.device.type != "cpu" or batch_sizes is not None or not torch.is_grad_enabled():
+            return super()._call(data, batch_sizes, before, weights)
+        forth, last = gru_steps(data, before[0][0], weights[:4])
+        if len(weights) == 4:
+            return forth, last[None]
+        back, first = gru_steps(data.flip(1), before[0][1], weights[4:])
+        return torch.cat([forth, back.flip(1)], dim=-1), torch.stack([last, first])

@@ -1,7 +1,5 @@
 """Independently recurrent network."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +29,9 @@ class IndRNN(ScanLayer):
         return (self.full(self.linear(inputs)),)
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
-        return elementwise_scan(partial(advance, weight=self.recurrence), coefficients, before)
+        return elementwise_scan(advance, coefficients, before, [self.recurrence])
 
 
-def advance(state: Tensor, projected: Tensor, *, weight: Tensor) -> Tensor:
+def advance(state: Tensor, projected: Tensor, weight: Tensor) -> Tensor:
     """h → h'."""
     return torch.addcmul(projected, state, weight).relu()

@@ -1,6 +1,7 @@
 """Legendre memory unit."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix
@@ -17,7 +18,6 @@ class LMU(StepwiseLayer):
 
     outputs_state = True
     recurrent = ("recurrence",)
-    other = ("read", "encoder")
 
     def __init__(
         self, *, input_size: int, hidden_size: int, order: int = 64, window: int = 256
@@ -45,17 +45,30 @@ class LMU(StepwiseLayer):
         self.register_buffer("entry", entry, persistent=False)
 
     def project(self, inputs: Tensor) -> Tensor:
-        return self.full(self.enter(inputs))
+        weight, bias = self._whole(self.enter.weight), self._whole(self.enter.bias[:, None])
+        return self.full(F.linear(inputs, weight, bias.squeeze(1)))
+
+    def matrices(self) -> list[Tensor]:
+        """What h and m, side by side, give h' and u: one matrix (H + 1, H + order)."""
+        of_memory = torch.cat([self.read @ self.transition, self.encoder])
+        return [self._whole(torch.cat([self.recurrence, of_memory], dim=1))]
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        """Rows (H + 1, ·) of h' and, last, of u → the same, with W_m B u added to those of h'.
+
+        W_m m' is W_m A m + W_m B u: h' then needs no product with m', which would have to wait.
+        """
+        reach = (self.read @ self.entry)[:, None]
+        return torch.cat([torch.addcmul(rows[:-1], reach, rows[-1:]), rows[-1:]])
 
     def recur(
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (hidden, memory), (recurrence, read, encoder) = state, products
-        both = projected + recurrence(hidden)
-        written = self.full(both[:, -1:] + encoder(memory))
+        (hidden, memory), (product,) = state, products
+        both = projected + product(torch.cat([hidden, memory], dim=1))
+        hidden = torch.tanh(both[:, :-1])
         with torch.autocast(memory.device.type, enabled=False):  # a memory must not be rounded
-            memory = torch.addcmul(memory @ self.transition.t(), written, self.entry)
-        hidden = torch.tanh(both[:, :-1] + read(memory))
+            memory = torch.addcmul(memory @ self.transition.t(), both[:, -1:], self.entry)
         return hidden, (hidden, memory)
 
 

@@ -1,10 +1,14 @@
 """Long short-term memory."""
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
-from models.state import State
+from models.state import State, leaves
 
 
 class LSTM(FusedLayer):
@@ -44,3 +48,38 @@ class LSTM(FusedLayer):
 
     def initial_state(self, batch_size: int) -> State:
         return self.zeros(batch_size, self.output_size), self.zeros(batch_size, self.output_size)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        hidden, cell = _Gates.apply(entered + recurrent, leaves(state)[1])
+        return hidden, cell
+
+
+class _Gates(torch.autograd.Function):
+    """c' = σ(f) c + σ(i) tanh(g), h' = σ(o) tanh(c'): one node of the graph in place of ten."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        size = cell.size(-1)
+        gates = gates.clone()
+        gates[:, : 2 * size].sigmoid_()
+        gates[:, 2 * size : 3 * size].tanh_()
+        gates[:, 3 * size :].sigmoid_()
+        write, forget, candidate, output = gates.chunk(4, dim=-1)
+        after = (forget * cell).addcmul_(write, candidate)
+        shown = after.tanh()
+        ctx.save_for_backward(gates, cell, shown)
+        return output * shown, after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hidden: Tensor, d_after: Tensor) -> tuple[Tensor, Tensor]:
+        gates, cell, shown = ctx.saved_tensors
+        write, forget, candidate, output = gates.chunk(4, dim=-1)
+        d_cell = torch.addcmul(d_after, d_hidden * output, 1.0 - shown.square())
+        slopes = torch.empty_like(gates)
+        of_write, of_forget, of_candidate, of_output = slopes.chunk(4, dim=-1)
+        torch.mul(d_cell * candidate, write - write.square(), out=of_write)
+        torch.mul(d_cell * cell, forget - forget.square(), out=of_forget)
+        torch.mul(d_cell * write, 1.0 - candidate.square(), out=of_candidate)
+        torch.mul(d_hidden * shown, output - output.square(), out=of_output)
+        return slopes, d_cell * forget

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.convolution import depthwise, windows
 from models.recurrent import ChunkLayer
 from models.selective_scan import selective_scan
+from models.softplus import softplus
 
 
 class Mamba(ChunkLayer):
@@ -66,7 +67,7 @@ class Mamba(ChunkLayer):
         entered, gate = self.enter(inputs).chunk(2, dim=-1)
         filtered = F.silu(depthwise(windows(entered, tail), self.filters, self.filter_bias))
         step, write, read = self.select(filtered).split([self.rank, self.states, self.states], -1)
-        delta = -F.logsigmoid(-self.full(self.step_size(step)))  # softplus, several times as fast
+        delta = softplus(self.full(self.step_size(step)))
         if valid is not None:
             delta = delta * valid[:, :, None]  # a step of no length changes nothing
         return delta, self.full(filtered), self.full(write), self.full(read), gate, entered

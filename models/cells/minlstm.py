@@ -1,11 +1,11 @@
 """Minimal long short-term memory."""
 
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from models.cells.initial import gate_bias
 from models.recurrent import ScanLayer
 from models.scan import linear_scan
+from models.softplus import softplus
 
 
 class MinLSTM(ScanLayer):
@@ -34,7 +34,7 @@ class MinLSTM(ScanLayer):
     def coefficients(self, inputs: Tensor, tail: Tensor | None) -> tuple[Tensor, ...]:
         forget, write, candidate = self.full(self.linear(inputs)).chunk(3, dim=-1)
         # f / (f + i) = σ(log f - log i): never zero by zero
-        keep = (logsigmoid(forget) - logsigmoid(write)).sigmoid()
+        keep = (softplus(-write) - softplus(-forget)).sigmoid()
         return keep, (1 - keep) * candidate
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:

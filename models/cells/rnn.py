@@ -1,9 +1,11 @@
 """The plain recurrent network."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_gates
 from models.fused import FusedLayer
+from models.state import State
 
 NONLINEARITIES = ("tanh", "relu")
 
@@ -33,3 +35,7 @@ class RNN(FusedLayer):
         self.kernel = f"rnn_{nonlinearity}"
         if orthogonal:
             orthogonal_gates(self.rnn)
+
+    def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
+        activation = torch.tanh if self.rnn.nonlinearity == "tanh" else torch.relu
+        return activation(entered + recurrent)

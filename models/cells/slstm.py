@@ -1,12 +1,13 @@
 """Scalar LSTM with exponential gates."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.heads import heads_of
 from models.cells.initial import orthogonal_matrix, set_rows
+from models.recomputed import recomputed
 from models.recurrent import Product, StepwiseLayer
+from models.softplus import softplus
 from models.state import State, leaves
 
 NOTHING = -1e30  # the logarithm of what the state weighs at its start
@@ -61,7 +62,7 @@ class SLSTM(StepwiseLayer):
         return hidden, cell, norm, scale
 
     def project(self, inputs: Tensor) -> Tensor:
-        return self.full(self.enter(inputs))
+        return self.enter(inputs)
 
     def recur(
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
@@ -70,14 +71,21 @@ class SLSTM(StepwiseLayer):
         (recurrence,) = products
         by_head = hidden.unflatten(-1, (self.heads, -1)).transpose(0, 1)
         recurrent = recurrence(by_head).unflatten(-1, (4, -1))  # (heads, B, 4, H / heads)
-        gates = projected + recurrent.permute(1, 2, 0, 3).flatten(1)
+        gates = self.full(projected) + recurrent.permute(1, 2, 0, 3).flatten(1)
+        hidden, *following = recomputed(self.advance, gates, cell, norm, scale)
+        return hidden, (hidden, *following)
+
+    def advance(
+        self, gates: Tensor, cell: Tensor, norm: Tensor, scale: Tensor
+    ) -> tuple[Tensor, ...]:
+        """i, f, z and o before their functions (B, 4 H), c, n, m → h', c', n', m'."""
         write, forget, candidate, output = gates.chunk(4, dim=-1)
         if self.forget_gate == "sigmoid":
-            forget = F.logsigmoid(forget)
+            forget = -softplus(-forget)
         kept = forget + scale
-        scale = torch.maximum(kept, write) if self.stabilised else scale
+        # without the stabiliser a copy: what a function returns must not be what it was given
+        scale = torch.maximum(kept, write) if self.stabilised else scale.clone()
         forget, write = torch.exp(kept - scale), torch.exp(write - scale)
         cell = forget * cell + write * candidate.tanh()
         norm = forget * norm + write
-        hidden = output.sigmoid() * cell / norm
-        return hidden, (hidden, cell, norm, scale)
+        return output.sigmoid() * cell / norm, cell, norm, scale

@@ -1,7 +1,6 @@
 """Simple recurrent unit."""
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +42,7 @@ class SRU(ScanLayer):
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
         forget, candidate, _, _ = coefficients
-        step = partial(advance, peephole=self.peephole[0])
-        return elementwise_scan(step, (forget, candidate), before)
+        return elementwise_scan(advance, (forget, candidate), before, [self.peephole[0]])
 
     def readout(self, coefficients: tuple[Tensor, ...], hidden: Tensor, before: Tensor) -> Tensor:
         _, _, reset, skip = coefficients
@@ -53,6 +51,6 @@ class SRU(ScanLayer):
         return torch.lerp(self.scale * skip, hidden, gate)
 
 
-def advance(state: Tensor, forget: Tensor, candidate: Tensor, *, peephole: Tensor) -> Tensor:
+def advance(state: Tensor, forget: Tensor, candidate: Tensor, peephole: Tensor) -> Tensor:
     """c → c'."""
     return torch.lerp(candidate, state, torch.addcmul(forget, state, peephole).sigmoid())

@@ -493,3 +493,22 @@ def test_a_wrong_option_names_the_value_and_what_exists() -> None:
         RNN(input_size=D, hidden_size=H, nonlinearity="gelu")
     with pytest.raises(ValueError, match="1 or more, got input 0"):
         Memoryless(input_size=0, hidden_size=H)
+
+
+@every_cell
+def test_long_sequences_go_through_in_spans(name: str, monkeypatch) -> None:
+    """Whatever a parallel cell computes at once, the outputs, states and gradients are the same."""
+    layer = build(name)
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(B, T, D, dtype=torch.float64, generator=generator)
+    found = []
+    for span in (T, 3):
+        monkeypatch.setattr("models.recurrent.SPAN", span)
+        given = inputs.clone().requires_grad_()
+        outputs, state = layer(given, random_state(layer), LENGTHS)
+        valid = torch.arange(T)[None] < LENGTHS[:, None]
+        outputs = outputs.masked_fill(~valid[:, :, None], 0.0)
+        total = outputs.square().sum() + sum(leaf.sum() for leaf in leaves(state))
+        found.append([outputs, *leaves(state), *torch.autograd.grad(total, given)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import models.scan
+from models.cells.gru import GRU
+from models.cells.rglru import _Gates, gates_plain
 from models.convolution import depthwise, next_tail, windows
 from models.product import RepeatedProduct, product
+from models.recomputed import recomputed
 from models.scan import (
     elementwise_scan,
     elementwise_scan_loop,
@@ -17,6 +20,7 @@ from models.scan import (
     linear_scan_loop,
 )
 from models.selective_scan import selective_scan, selective_scan_loop
+from models.softplus import softplus
 
 B, S = 3, 5
 
@@ -74,22 +78,18 @@ def test_one_decay_for_all_steps_gets_the_sum_of_their_gradients() -> None:
     )
 
 
-def advance(state: Tensor, inputs: Tensor, gate: Tensor, *, weight: Tensor) -> Tensor:
+def advance(state: Tensor, inputs: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
     return torch.tanh(inputs + weight * state) * gate.sigmoid() + 0.5 * state
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 40])
 def test_elementwise_scan(steps: int) -> None:
     tensors = [draw(B, steps, S), draw(B, steps, S, seed=2), draw(B, S, seed=3), draw(S, seed=4)]
     same(
-        lambda x, g, h, w: elementwise_scan(partial(advance, weight=w), (x, g), h),
-        lambda x, g, h, w: elementwise_scan_loop(partial(advance, weight=w), (x, g), h),
+        lambda x, g, h, w: elementwise_scan(advance, (x, g), h, [w]),
+        lambda x, g, h, w: elementwise_scan_loop(advance, (x, g), h, [w]),
         tensors,
     )
-    with torch.no_grad():
-        step = partial(advance, weight=tensors[3])
-        quiet = elementwise_scan(step, tensors[:2], tensors[2])
-        assert torch.equal(quiet, elementwise_scan_loop(step, tensors[:2], tensors[2]))
 
 
 @pytest.mark.parametrize("steps", [1, 15, 16, 17, 40])
@@ -155,3 +155,65 @@ def test_a_tail_is_that_of_the_valid_inputs() -> None:
     assert torch.equal(found[0], inputs[0, 3:5])
     assert torch.equal(found[1], tail[1])
     assert torch.equal(found[2], torch.stack([tail[2, 1], inputs[2, 0]]))
+
+
+def test_a_bias_of_repeated_products_gets_the_gradient_of_all_steps() -> None:
+    def run(repeated: bool):
+        def times(matrix: Tensor, bias: Tensor, first: Tensor) -> Tensor:
+            product = RepeatedProduct(matrix, bias) if repeated else lambda h: h @ matrix.T + bias
+            return product(torch.tanh(product(first)))
+
+        return times
+
+    same(run(True), run(False), [draw(S, S), draw(S, seed=2), draw(B, S, seed=3)])
+
+
+def test_softplus_is_precise_far_from_zero_on_either_side() -> None:
+    values = torch.cat([torch.linspace(-80, 80, 3001), torch.tensor([0.0, -1e-8, 1e4, -1e4])])
+    right = torch.log1p(torch.exp(-values.double().abs())) + values.double().clamp(min=0)
+    torch.testing.assert_close(softplus(values).double(), right, rtol=1e-6, atol=1e-37)
+    same(softplus, lambda x: F.softplus(x, threshold=100.0), [draw(7, 3) * 20])
+
+
+def test_recomputed_algebra_has_the_gradient_of_the_plain_one() -> None:
+    def algebra(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(a) * b, a.exp() + b
+
+    same(lambda a, b: recomputed(algebra, a, b), algebra, [draw(B, S), draw(B, S, seed=2)])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        recomputed(algebra, draw(B, S).requires_grad_(), draw(B, S))
+    assert len(kept) == 2, "only what goes in"
+
+
+def test_gates_of_rglru_equal_their_equations() -> None:
+    gates, rate = draw(2, B * 4, 6, seed=2), -draw(6, seed=3).abs()
+    same(_Gates.apply, gates_plain, [draw(B, 4, 6), gates, rate])
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_steps_of_a_gru_equal_those_of_pytorch(both: bool) -> None:
+    layer = GRU(input_size=S, hidden_size=4).double()
+    back = GRU(input_size=S, hidden_size=4).double()
+    plain = torch.nn.GRU(S, 4, batch_first=True, bidirectional=both).double()
+    for name, value in layer.rnn.named_parameters():
+        plain.get_parameter(name).data.copy_(value)
+    if both:
+        for name, value in back.rnn.named_parameters():
+            plain.get_parameter(f"{name}_reverse").data.copy_(value)
+    inputs = draw(B, 9, S)
+    same(
+        lambda x: layer.both_ways(back, x)[0] if both else layer(x)[0],
+        lambda x: plain(x)[0],
+        [inputs],
+    )
+    found = []
+    modules = [layer, back] if both else [layer]
+    for run, owners in [
+        (lambda: layer.both_ways(back, inputs)[0] if both else layer(inputs)[0], modules),
+        (lambda: plain(inputs)[0], [plain]),
+    ]:
+        parameters = [p for owner in owners for p in owner.parameters()]
+        found.append(torch.autograd.grad(run().square().sum(), parameters))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

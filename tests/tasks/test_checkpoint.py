@@ -100,3 +100,30 @@ def test_weights_that_do_not_fit_are_named(start: Any) -> None:
     other = start("classification", "cell=lstm", "model.num_layers=2").task
     with pytest.raises(ValueError, match="does not fit the model"):
         checkpoints.restore(other, read)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused_by_its_hash(start: Any) -> None:
+    run = start("translation", "trainer.max_epochs=1")
+    read = checkpoints.read(saved(run))
+    other = build.task_of_checkpoint(read["unroll"])
+    checkpoints.restore(other, read)
+    # as many symbols, two of them in each other's place
+    outputs = other.codec.outputs
+    own = outputs.hash
+    outputs.symbols[5], outputs.symbols[6] = outputs.symbols[6], outputs.symbols[5]
+    assert outputs.hash != own
+    with pytest.raises(
+        ValueError, match=rf"\(outputs\): {own} .* has {outputs.hash} \(\d+ symbols"
+    ):
+        checkpoints.restore(other, read)
+
+
+def test_another_tokenizer_than_the_checkpoints_is_refused(start: Any) -> None:
+    run = start("translation", "trainer.max_epochs=1")
+    stored = checkpoints.read(saved(run))["unroll"]["config"]
+    again = ["data.limit=48", "tokenizer=characters"]  # the command line of the run, once more
+    same = build.of_checkpoint(run.config, stored, again)
+    assert build.plain(same)["tokenizer"] == stored["tokenizer"]
+    new = start("translation", "tokenizer=bpe", "tokenizer.vocab_size=90").config
+    with pytest.raises(ValueError, match=r"tokenizer=bpe: the checkpoint brings its own"):
+        build.of_checkpoint(new, stored, ["tokenizer=bpe", "tokenizer.vocab_size=90"])

@@ -204,3 +204,35 @@ def test_bleu_and_cider_are_those_of_the_coco_caption_tool():
         assert captioning_metrics.cider(hypotheses, references) == pytest.approx(
             case["cider"], abs=1e-4
         )
+
+
+def test_rouge_and_each_picture_s_cider_are_those_of_the_coco_caption_tool():
+    for case in golden_cases():
+        texts = case["hypotheses"].items()
+        hypotheses = [text if isinstance(text, str) else text[0] for _, text in texts]
+        references = [case["references"][key] for key, _ in texts]
+        rouge = captioning_metrics.rouge_l(hypotheses, references)
+        assert rouge == pytest.approx(case["rouge_l"], abs=1e-4)
+        each = captioning_metrics.cider_by_picture(hypotheses, references)
+        assert each[:20] == pytest.approx(case["cider_per_image"], abs=1e-4)
+
+
+def test_rouge_by_hand():
+    # "a c d" is common: precision 3/4, recall 3/5
+    score = captioning_metrics.rouge_l(["a x c d"], [["a b c d e"]])
+    assert score == pytest.approx(2.44 * 0.75 * 0.6 / (0.6 + 1.44 * 0.75))
+    assert captioning_metrics.rouge_l(["", "a"], [["b"], ["a"]]) == pytest.approx(0.5)
+
+
+def test_ter_counts_edits_and_a_shift_as_one():
+    moved = metrics.ter(["c d a b"], [["a b c d"]])
+    assert moved.score == pytest.approx(25) and moved.signature.startswith("TER|")
+    assert metrics.ter(["我爱你"], [["我想你"]], asian=True).score == pytest.approx(100 / 3)
+
+
+def test_chrf_with_words_says_so():
+    assert metrics.chrf(["a b"], [["a b"]], word_order=2).signature.startswith("chrF2++|")
+
+
+def test_the_length_ratio_takes_the_closest_reference():
+    assert metrics.length_ratio(["abcd", "ab"], [["abcde", "a"], ["abc"]]) == pytest.approx(6 / 8)

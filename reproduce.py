@@ -1,0 +1,112 @@
+"""Compare what two runs answered on the same test examples.
+
+python reproduce.py compare RUN_A RUN_B --samples 1000 --seed 1
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A run's task config and its test answers. ValueError where it left none."""
+    from omegaconf import OmegaConf
+
+    folder = Path(run)
+    answers = folder / "predictions" / "test.jsonl"
+    if not answers.exists():
+        raise ValueError(
+            f"{answers} does not exist: test the run (train.py fit=false ckpt=...); "
+            "language models and real-valued answers leave none"
+        )
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    return config["task"], rows
+
+
+def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any]:
+    """Paired bootstrap of two runs, by metric. ValueError where they cannot be compared."""
+    import sacrebleu
+
+    from tasks.captioning_metrics import cider_by_picture
+    from tasks.significance import mean_score, paired_bootstrap
+    from tasks.translation import chinese
+
+    (task, rows_a), (other, rows_b) = read_run(run_a), read_run(run_b)
+    if task["_target_"] != other["_target_"]:
+        raise ValueError(f"different tasks: {task['_target_']} and {other['_target_']}")
+    keys = [
+        [(row["index"], row.get("references", row.get("target"))) for row in rows]
+        for rows in (rows_a, rows_b)
+    ]
+    if keys[0] != keys[1]:
+        raise ValueError(
+            f"different test examples: {len(rows_a)} and {len(rows_b)}; test both on the same data"
+        )
+    if "target" in rows_a[0]:
+        hits = [[[sum(g == r for g, r in zip(row["prediction"], row["target"], strict=True)),
+                  len(row["target"])] for row in rows] for rows in (rows_a, rows_b)]  # fmt: skip
+        sums = [np.array(own, float) for own in hits]
+        found = paired_bootstrap(*sums, mean_score, samples=samples, seed=seed)
+        return {"accuracy": found._asdict()}
+    references = [row["references"] for row in rows_a]
+    texts = [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)]
+    tokenize = task.get("bleu_tokenize", "auto")
+    if tokenize == "auto":
+        tokenize = "zh" if chinese(several[0] for several in references) else "13a"
+    most = max(map(len, references))
+    columns = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    found = {}
+    for name, metric in (
+        ("bleu", sacrebleu.BLEU(tokenize=tokenize)), ("chrf", sacrebleu.CHRF()),
+    ):  # fmt: skip
+
+        def score(sums: Any, metric: Any = metric) -> Any:
+            return np.array([metric._compute_score_from_stats(row.tolist()).score for row in sums])
+
+        stats = [np.array(metric._extract_corpus_statistics(own, columns), float) for own in texts]
+        found[name] = paired_bootstrap(*stats, score, samples=samples, seed=seed)
+
+    def means(values: list[list[float]]) -> Any:
+        pairs = [np.stack([np.array(own, float), np.ones(len(own))], axis=1) for own in values]
+        return paired_bootstrap(*pairs, mean_score, samples=samples, seed=seed)
+
+    exact = [
+        [float(text.strip() in {r.strip() for r in several}) for text, several
+         in zip(own, references, strict=True)] for own in texts
+    ]  # fmt: skip
+    found["exact_match"] = means(exact)
+    if "bleu_tokenize" not in task:
+        found["cider"] = means([cider_by_picture(own, references) for own in texts])
+    return {name: result._asdict() for name, result in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command = parser.add_subparsers(dest="command", required=True).add_parser("compare")
+    command.add_argument("run_a", metavar="RUN_A")
+    command.add_argument("run_b", metavar="RUN_B")
+    command.add_argument("--samples", type=int, default=1000)
+    command.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    found = compare(given.run_a, given.run_b, samples=given.samples, seed=given.seed)
+    print(f"{'metric':12}{'A':>10}{'B':>10}{'B - A':>10}{'95% interval':>24}{'p':>9}")
+    for name, one in found.items():
+        interval = f"[{one['low']:.4f}, {one['high']:.4f}]"
+        print(f"{name:12}{one['first']:10.4f}{one['second']:10.4f}{one['difference']:10.4f}"
+              f"{interval:>24}{one['p']:9.4f}")  # fmt: skip
+    print(json.dumps({"a": given.run_a, "b": given.run_b, "samples": given.samples,
+                      "seed": given.seed, "metrics": found}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
