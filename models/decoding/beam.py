@@ -11,6 +11,7 @@ from models.decoding.hypotheses import (
     Hypotheses,
     Step,
     check_at_least,
+    distinct,
     merge,
     nothing,
     pick,
@@ -47,11 +48,11 @@ def beam_search(
     """The `n_best` best hypotheses found by following `beam_size` prefixes.
 
     A row is finished when `patience` * `beam_size` hypotheses have ended (Kasai et al. 2022, arXiv
-    2204.05424), or earlier when no prefix can still change its `n_best`: a score is at most the
-    prefix's sum over the norm of `max_length` (one for all rows, or one a row), and constraints and
-    `penalty` only ever lower it. What was cut at `max_length`, or where nothing may follow, stands
-    behind all that ended. With one beam this is greedy search. `bos_id` is the first symbol, or
-    that of each row (B,).
+    2204.05424), `n_best` at least, or earlier when no prefix can still change its `n_best`: a score
+    is at most the prefix's sum over the norm of `max_length` (one for all rows, or one a row), and
+    constraints and `penalty` only ever lower it. What was cut at `max_length` stands behind all
+    that ended. A prefix that nothing may follow is dropped, unless the row has nothing else. One
+    beam with a patience of 1 is greedy search. `bos_id` is the first symbol, or each row's (B,).
     """
     check_at_least("beam_size", beam_size, 1)
     if not patience > 0:
@@ -63,13 +64,14 @@ def beam_search(
         constraints = (Forbidden(forbidden), *constraints)
     batch, device = len(leaves(state)[0]), leaves(state)[0].device
     caps, longest = row_caps(max_length, batch, device)
-    bounds = norm(caps.float())
+    bounds, enough = norm(caps.float()), max(n_best, patience * beam_size)
     best = nothing(batch, beam_size, longest, pad_id, device)
     ended = torch.zeros(batch, dtype=torch.long, device=device)
     active = torch.arange(batch, device=device)  # the A sentences that are still searched
     # (A * W,) for W live prefixes a sentence
     last = torch.zeros(batch, dtype=torch.long, device=device) + bos_id
     sums = torch.zeros(batch, 1, device=device)  # (A, W); at first there is one prefix
+    extra = torch.zeros_like(sums)  # what `penalty` adds
     prefixes = last.new_empty(batch, 1, 0)  # (A, W, length)
     for length in range(1, longest + 1):
         log_probs, state = step(last, state, context)
@@ -78,10 +80,12 @@ def beam_search(
         log_probs = constrain(constraints, log_probs.float(), prefixes.flatten(0, 1), each)
         # At most W of these end, so that from 2 * beam_size enough are left to go on.
         found = selection(log_probs.view(rows, width, -1), sums, prefixes, active, 2 * beam_size)
-        before, before_sums = prefixes, sums
+        before, before_scores = prefixes, ranked(sums, norm(max(1, length - 1)), extra)
         sums, parents, symbols = found
         prefixes = torch.cat([pick(prefixes, parents), symbols[:, :, None]], dim=-1)
-        extra = None if penalty is None else penalty(state).view(rows, width).gather(1, parents)
+        extra = torch.zeros_like(sums)
+        if penalty is not None:
+            extra = penalty(state).view(rows, width).gather(1, parents)
         ends = symbols == (-1 if eos_id is None else eos_id)
         counts = ends & (sums > -torch.inf)
         counts[:, beam_size:] = False
@@ -94,23 +98,22 @@ def beam_search(
         choice = lost.long().argsort(dim=1, stable=True)[:, :beam_size]
         sums = sums.masked_fill(lost, -torch.inf).gather(1, choice)
         prefixes, parents = pick(prefixes, choice), parents.gather(1, choice)
+        extra = extra.gather(1, choice)
         bound = sums.amax(1) / bounds[active]
-        done = (ended[active] >= patience * beam_size) | (best.scores[active, n_best - 1] >= bound)
+        done = (ended[active] >= enough) | (best.scores[active, n_best - 1] >= bound)
         capped = ~done & (caps[active] == length)
         if bool(capped.any()):
-            cut = sums[capped] / norm(length)
-            if extra is not None:
-                cut = ranked(sums[capped], norm(length), extra.gather(1, choice)[capped])
+            cut = ranked(sums[capped], norm(length), extra[capped])
             merge(best, active[capped], prefixes[capped], cut, pad_id, behind=True)
         left = (~(done | capped)).nonzero().squeeze(1)
         if len(left) < rows:
             stuck = (sums.amax(1) == -torch.inf) & (best.lengths[active, 0] == 0)
             if length > 1 and bool(stuck.any()):
-                cut = before_sums[stuck] / norm(length - 1)
-                merge(best, active[stuck], before[stuck], cut, pad_id, behind=True)
+                merge(best, active[stuck], before[stuck], before_scores[stuck], pad_id, behind=True)
         kept = parents + width * torch.arange(rows, device=device)[:, None]
         if len(left) < rows:
-            active, sums, prefixes, kept = active[left], sums[left], prefixes[left], kept[left]
+            active, sums, extra = active[left], sums[left], extra[left]
+            prefixes, kept = prefixes[left], kept[left]
         if len(left) == 0:
             break
         state = select(state, kept.flatten())
@@ -145,7 +148,8 @@ def diverse_beam_search(
     """`beam_size` prefixes in `groups` that avoid each other's symbols.
 
     Vijayakumar et al. 2016, arXiv 1610.02424: `diversity` is how many nats a symbol loses for each
-    earlier group that chose it at the same place. The best of each group come first.
+    earlier group that chose it at the same place. What ended comes first, and of it the best of
+    each group. What several groups found is there once, so that there may be fewer than `n_best`.
     """
     check_at_least("groups", groups, 1)
     check_at_least("diversity", diversity, 0)
@@ -173,9 +177,12 @@ def diverse_beam_search(
     lengths, scores = (
         part.view(batch, groups, width).transpose(1, 2).flatten(1) for part in found[1:]
     )
-    # within the groups' first, second, ... the best come first
-    rank = torch.arange(beam_size, device=device) // groups
+    # all that ended, of it the groups' first, second, ..., and within these the best come first
+    rank = (torch.arange(beam_size, device=device) // groups).expand(batch, -1)
+    final = tokens.gather(2, (lengths - 1).clamp(min=0)[:, :, None]).squeeze(2)
+    cut = final != (-1 if eos_id is None else eos_id)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, rank[order].argsort(dim=1, stable=True))
-    merged = Hypotheses(pick(tokens, order), lengths.gather(1, order), scores.gather(1, order))
-    return trim(merged, n_best)
+    for key in (rank, cut.long(), (lengths == 0).long()):
+        order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
+    ordered = Hypotheses(pick(tokens, order), lengths.gather(1, order), scores.gather(1, order))
+    return trim(distinct(ordered, pad_id), n_best)

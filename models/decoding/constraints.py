@@ -63,7 +63,8 @@ class Prefix:
 class BlockedNgrams:
     """No n symbols in a row come twice (Paulus et al. 2017, arXiv 1705.04304).
 
-    `history` (B, H) is what stood before the first symbol, such as a prompt; -1 is nothing.
+    `history` (B, H) is what stood before the first symbol, such as a prompt; -1, at its left where
+    rows differ in length, is nothing.
     """
 
     def __init__(self, size: int, history: Tensor | None = None) -> None:

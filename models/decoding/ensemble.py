@@ -13,7 +13,8 @@ from models.state import State
 def ensemble(steps: Sequence[Step]) -> Step:
     """Steps over the same symbols → one whose state and context are tuples of theirs.
 
-    Its log-probabilities are those of the mean of the members' probabilities.
+    The log-probabilities are those of the mean of the members' probabilities. A member that has no
+    context has None in its place.
     """
     if not steps:
         raise ValueError("an ensemble has at least one member")

@@ -39,7 +39,7 @@ def merge(
 ) -> Tensor:
     """Put prefixes (A, N, length) of score (A, N) among the best of their sentences, in place.
 
-    -inf means that there is none. `behind`: after all that are there already. Gives the places
+    -inf means that there is none. `behind`: after all that were there already. Gives the places
     (A, K) that the best now had in the old ones followed by the new ones.
     """
     real = scores > -torch.inf
@@ -50,7 +50,8 @@ def merge(
     if behind:
         place = torch.cat([torch.zeros_like(best.scores[active]), torch.ones_like(scores)], dim=1)
         place = place.masked_fill(merged == -torch.inf, 2.0)
-        order = place.argsort(dim=1, stable=True)[:, :count]
+        order = merged.argsort(dim=1, descending=True, stable=True)
+        order = order.gather(1, place.gather(1, order).argsort(dim=1, stable=True))[:, :count]
     else:
         order = merged.topk(count, dim=1).indices
     lengths = torch.where(real, prefixes.size(2), 0)
@@ -58,6 +59,20 @@ def merge(
     best.lengths[active] = torch.cat([best.lengths[active], lengths], dim=1).gather(1, order)
     best.scores[active] = merged.gather(1, order)
     return order
+
+
+def distinct(found: Hypotheses, pad_id: int) -> Hypotheses:
+    """The first of those with the same symbols; the others become empty and go to the end."""
+    tokens, lengths, scores = found
+    same = (tokens[:, :, None] == tokens[:, None]).all(3)
+    same &= lengths[:, :, None] == lengths[:, None]
+    gone = same.tril(-1).any(2)
+    order = gone.long().argsort(dim=1, stable=True)
+    return Hypotheses(
+        pick(tokens.masked_fill(gone[:, :, None], pad_id), order),
+        lengths.masked_fill(gone, 0).gather(1, order),
+        scores.masked_fill(gone, -torch.inf).gather(1, order),
+    )
 
 
 def trim(found: Hypotheses, count: int) -> Hypotheses:

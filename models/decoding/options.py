@@ -20,14 +20,16 @@ from models.decoding.rollout import greedy, sample
 from models.decoding.sampling import filters
 from models.decoding.selection import WithRequired, likeliest
 from models.decoding.stochastic import stochastic_beam_search
-from models.state import State
+from models.state import State, leaves
 
 METHODS = ("beam", "sample", "distinct")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """How sequences are found. Wrong values are a ValueError when it is made."""
+    """How sequences are found. Wrong values, and those that the method would ignore, are a
+    ValueError when it is made; the beam's size and length penalty alone are ignored in silence.
+    """
 
     method: str = "beam"  # beam | sample | distinct: drawn without replacement
     beam_size: int = 5  # prefixes that are followed; 1: greedy
@@ -65,6 +67,7 @@ class DecodingOptions:
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p,
             typical=self.typical,
         )  # fmt: skip
+        self._refuse_what_is_ignored()
         if self.method == "distinct" and self.temperature == 0:
             raise ValueError(
                 "temperature=0 leaves nothing to draw without replacement: use method=beam"
@@ -75,6 +78,21 @@ class DecodingOptions:
             )
         if self.method == "beam" and self.beam_size % self.groups:
             raise ValueError(f"groups={self.groups} must divide beam_size={self.beam_size}")
+
+    def _refuse_what_is_ignored(self) -> None:
+        ignored: dict[str, float | None] = {}
+        if self.method != "sample":
+            ignored |= {"top_k": None, "top_p": None, "min_p": None, "typical": None}
+        if self.method == "beam":
+            ignored |= {"temperature": 1.0}
+        else:
+            ignored |= {"coverage_penalty": 0.0, "patience": 1.0, "groups": 1}
+        for name, default in ignored.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"method={self.method} has no {name}, got {getattr(self, name)}: "
+                    f"leave it at {default}, or choose another method"
+                )
 
     def constraints(self, eos_id: int | None, history: Tensor | None = None) -> list[Constraint]:
         """Those that these options name. `history` (B, H): a prompt, -1 where a row has none."""
@@ -101,18 +119,29 @@ def search(
     constraints: Sequence[Constraint] = (),
     required: Required | None = None,
     penalty: Penalty | None = None,
+    history: Tensor | None = None,
     forbidden: tuple[int, ...] = (),
     pad_id: int = 0,
 ) -> Hypotheses:
     """Hypotheses (B, n_best, L) as `options` say; `constraints` come after the options' own.
 
-    `seeds`, one a row, are for the methods that draw.
+    `seeds`, one a row, are for the methods that draw. `history` (B, H), -1 at the left where a row
+    has less, is what the options' constraints take as written before: a prompt. A coverage penalty
+    is given as `penalty`, for a step that keeps the attention: see `penalties.covering`.
     """
-    constraints = (*options.constraints(eos_id), *constraints)
+    if options.method != "beam" and required is not None:
+        raise ValueError(f"required words need method=beam, got method={options.method}")
+    if options.coverage_penalty and penalty is None:
+        raise ValueError(
+            f"coverage_penalty={options.coverage_penalty} needs a model that attends to its input: "
+            "set it to 0"
+        )
+    constraints = (*options.constraints(eos_id, history), *constraints)
     if required is not None:
         constraints = (*constraints, required)
     if options.method == "sample":
-        first = bos_id if isinstance(bos_id, Tensor) else _first(state, bos_id)
+        leaf = leaves(state)[0]
+        first = torch.zeros(len(leaf), dtype=torch.long, device=leaf.device) + bos_id
         return sample(
             step, state, context, prompt=first[:, None], max_new_tokens=max_length,
             temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
@@ -120,14 +149,16 @@ def search(
             eos_id=eos_id, constraints=constraints, forbidden=forbidden, pad_id=pad_id,
         )  # fmt: skip
     if options.method == "distinct":
-        assert seeds is not None
+        if seeds is None:
+            raise ValueError("method=distinct draws: it needs seeds, one a row, got None")
         drawn = stochastic_beam_search(
             step, state, context, bos_id=bos_id, eos_id=eos_id, beam_size=options.n_best,
             max_length=max_length, seeds=seeds, temperature=options.temperature,
             constraints=constraints, forbidden=forbidden, pad_id=pad_id,
         )  # fmt: skip
         return trim(Hypotheses(*drawn[:3]), options.n_best)
-    if options.beam_size == 1 and penalty is None and required is None:
+    plain = penalty is None and required is None and options.patience <= 1
+    if options.beam_size == 1 and plain:
         return greedy(
             step, state, context, bos_id=bos_id, eos_id=eos_id, max_length=max_length,
             length_penalty=options.length_penalty, length_norm=options.length_norm,
@@ -153,10 +184,3 @@ def search(
         selection=likeliest if required is None else WithRequired(required),
         forbidden=forbidden, pad_id=pad_id,
     )  # fmt: skip
-
-
-def _first(state: State, bos_id: int) -> Tensor:
-    from models.state import leaves
-
-    leaf = leaves(state)[0]
-    return torch.full((len(leaf),), bos_id, device=leaf.device)

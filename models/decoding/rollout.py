@@ -100,7 +100,8 @@ def sample(
     if seeds is not None:
         if len(seeds) != len(prompt):
             raise ValueError(f"seeds are one a row: {len(prompt)} rows, {len(seeds)} seeds")
-        draws = uniform(seeds, count, longest).flatten(0, 1).to(prompt.device)
+        # place by place, so that how long the other rows may become changes nothing
+        draws = uniform(seeds, longest, count).transpose(1, 2).flatten(0, 1).to(prompt.device)
     else:
         source = prompt.device if generator is None else generator.device
         draws = torch.rand(len(prompt) * count, longest, generator=generator, device=source)

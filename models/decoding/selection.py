@@ -85,9 +85,10 @@ class Diverse:
             own = log_probs[turn].flatten(1).gather(1, places)
             kept = some._replace(sums=sums[turn].gather(1, some.parents) + own)
             taken = some.symbols[:, : max(1, count // 2)]
+            real = some.sums[:, : taken.size(1)] > -torch.inf
             chosen.index_put_(
                 (sentences[turn][:, None].expand_as(taken), taken),
-                torch.ones_like(taken, dtype=chosen.dtype),
+                real.to(chosen.dtype),
                 accumulate=True,
             )
             if found is None:

@@ -50,11 +50,14 @@ def stochastic_beam_search(
     """Draw `beam_size` sequences a row without replacement (Kool et al. 2019, arXiv 1903.06059).
 
     The distribution is the model's at `temperature` (above 0), over what the constraints leave and
-    scaled to 1 at each step. A row's noise comes from its seed alone.
+    scaled to 1 at each step; a prefix that nothing may follow is dropped. A row's noise comes from
+    its seed alone.
     """
     check_at_least("beam_size", beam_size, 1)
     if not temperature > 0:
         raise ValueError(f"temperature is above 0 for drawing without replacement: {temperature}")
+    if len(seeds) != len(leaves(state)[0]):
+        raise ValueError(f"seeds are one a row: {len(leaves(state)[0])} rows, {len(seeds)} seeds")
     warm = filters(temperature=temperature)
     constraints = (Forbidden(forbidden), *constraints)
     batch, device = len(leaves(state)[0]), leaves(state)[0].device
@@ -74,10 +77,12 @@ def stochastic_beam_search(
         log_probs = constrain(constraints, log_probs.float(), prefixes.flatten(0, 1), each)
         log_probs = warm(log_probs).log_softmax(-1).nan_to_num(-torch.inf, neginf=-torch.inf)
         totals = sums[:, :, None] + log_probs.view(rows, width, size)
-        noise = torch.stack(
-            [torch.rand(width, size, generator=generators[row]) for row in active.tolist()]
-        )
-        children = _below(disturbed[:, :, None], totals, gumbel(noise.to(device)))
+        # A float's 24 bits would be 0 for one symbol in some 10^7, and that one chosen always.
+        noise = torch.stack([
+            torch.rand(width, size, generator=generators[row], dtype=torch.float64)
+            for row in active.tolist()
+        ])  # fmt: skip
+        children = _below(disturbed[:, :, None], totals, gumbel(noise).float().to(device))
         values, symbols = top(children.flatten(0, 1), beam_size)
         values, index = values.view(rows, -1).topk(min(beam_size, values.size(1) * width), dim=1)
         parents = index // (symbols.size(1))
