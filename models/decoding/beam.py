@@ -51,8 +51,9 @@ def beam_search(
     2204.05424), `n_best` at least, or earlier when no prefix can still change its `n_best`: a score
     is at most the prefix's sum over the norm of `max_length` (one for all rows, or one a row), and
     constraints and `penalty` only ever lower it. What was cut at `max_length` stands behind all
-    that ended. A prefix that nothing may follow is dropped, unless the row has nothing else. One
-    beam with a patience of 1 is greedy search. `bos_id` is the first symbol, or each row's (B,).
+    that ended, and last what the constraints forbid to end, as it lacks required words. A prefix
+    that nothing may follow is dropped, unless the row has nothing else. One beam with a patience of
+    1 is greedy search. `bos_id` is the first symbol, or each row's (B,).
     """
     check_at_least("beam_size", beam_size, 1)
     if not patience > 0:
@@ -104,12 +105,15 @@ def beam_search(
         capped = ~done & (caps[active] == length)
         if bool(capped.any()):
             cut = ranked(sums[capped], norm(length), extra[capped])
-            merge(best, active[capped], prefixes[capped], cut, pad_id, behind=True)
+            lacks = torch.zeros_like(cut, dtype=torch.long)
+            if eos_id is not None:
+                lacks = _lacks(constraints, prefixes[capped], active[capped], log_probs, eos_id)
+            merge(best, active[capped], prefixes[capped], cut, pad_id, behind=lacks)
         left = (~(done | capped)).nonzero().squeeze(1)
         if len(left) < rows:
             stuck = (sums.amax(1) == -torch.inf) & (best.lengths[active, 0] == 0)
             if length > 1 and bool(stuck.any()):
-                merge(best, active[stuck], before[stuck], before_scores[stuck], pad_id, behind=True)
+                merge(best, active[stuck], before[stuck], before_scores[stuck], pad_id)
         kept = parents + width * torch.arange(rows, device=device)[:, None]
         if len(left) < rows:
             active, sums, extra = active[left], sums[left], extra[left]
@@ -122,6 +126,16 @@ def beam_search(
             context = select(context, kept.flatten())
         last = prefixes[:, :, -1].flatten()
     return trim(best, n_best)
+
+
+def _lacks(
+    constraints: Sequence[Constraint], prefixes: Tensor, rows: Tensor, like: Tensor, eos_id: int
+) -> Tensor:
+    """1 where the constraints forbid that a prefix (A, W, L) ends, else 0: (A, W)."""
+    count, width, _ = prefixes.shape
+    free = like.new_zeros(count * width, like.size(1))
+    free = constrain(constraints, free, prefixes.flatten(0, 1), rows.repeat_interleave(width))
+    return (free[:, eos_id] == -torch.inf).long().view(count, width)
 
 
 @torch.no_grad()

@@ -35,21 +35,21 @@ def merge(
     prefixes: Tensor,
     scores: Tensor,
     pad_id: int,
-    behind: bool = False,
+    behind: Tensor | None = None,
 ) -> Tensor:
     """Put prefixes (A, N, length) of score (A, N) among the best of their sentences, in place.
 
-    -inf means that there is none. `behind`: after all that were there already. Gives the places
-    (A, K) that the best now had in the old ones followed by the new ones.
+    -inf means that there is none. `behind` (A, N): after all that were there already, those with a
+    0 first. Gives the places (A, K) that the best now had in the old ones followed by the new ones.
     """
     real = scores > -torch.inf
     tokens = best.tokens.new_full((*scores.shape, best.tokens.size(2)), pad_id)
     tokens[:, :, : prefixes.size(2)] = prefixes.masked_fill(~real[:, :, None], pad_id)
     merged = torch.cat([best.scores[active], scores], dim=1)
     count = best.scores.size(1)
-    if behind:
-        place = torch.cat([torch.zeros_like(best.scores[active]), torch.ones_like(scores)], dim=1)
-        place = place.masked_fill(merged == -torch.inf, 2.0)
+    if behind is not None:
+        place = torch.cat([behind.new_zeros(len(active), count), behind + 1], dim=1)
+        place = place.masked_fill(merged == -torch.inf, torch.iinfo(place.dtype).max)
         order = merged.argsort(dim=1, descending=True, stable=True)
         order = order.gather(1, place.gather(1, order).argsort(dim=1, stable=True))[:, :count]
     else:

@@ -51,8 +51,12 @@ def contains(symbols: tuple[int, ...], word) -> bool:
 def enumerate_all(
     row: int, options: DecodingOptions, *, longest: int = LONGEST, history=(), **more
 ) -> list[tuple[bool, float, tuple[int, ...]]]:
-    """(has ended, score, symbols) of every sequence that the options allow, best first."""
+    """(has ended, score, symbols) of every sequence that the options allow, best first.
+
+    Of those that are cut, the ones that might have ended come before the others.
+    """
     found = []
+    may_end: dict[tuple[int, ...], bool] = {}
     for length in range(1, longest + 1):
         for symbols in itertools.product(range(2, V), repeat=length):
             ended = symbols[-1] == EOS
@@ -73,8 +77,10 @@ def enumerate_all(
             forced = more.get("forced", ())
             if any(f >= 0 and s != f for f, s in zip(forced, symbols, strict=False)):
                 continue
-            if ended and not all(contains(symbols, word) for word in more.get("words", ())):
+            holds = all(contains(symbols, word) for word in more.get("words", ()))
+            if ended and not holds:
                 continue
+            may_end[symbols] = holds and length >= options.min_length
             total, seen, before = 0.0, 1.0 - MASK[row].double(), BOS
             for place, symbol in enumerate(symbols):
                 gained = TABLES[row, place, before, symbol].item()
@@ -86,7 +92,7 @@ def enumerate_all(
             covered = sum(math.log(min(max(value, 1e-6), 1.0)) for value in seen.tolist())
             result = total / norm + options.coverage_penalty * covered
             found.append((ended, result, symbols))
-    return sorted(found, reverse=True)
+    return sorted(found, key=lambda one: (one[0], may_end[one[2]], one[1]), reverse=True)
 
 
 def run(options: DecodingOptions, **more: Any):
@@ -174,9 +180,9 @@ def test_banned_words_that_began_before_the_first_symbol_are_not_finished() -> N
     for row in range(B):
         every = enumerate_all(row, DecodingOptions())
         begun = (history[row].item(),)
-        assert [symbols for symbols, _ in listed(found, row)] == [
+        assert {symbols for symbols, _ in listed(found, row)} == {
             s for _, _, s in every if not any(contains((*begun, *s), word) for word in banned)
-        ]
+        }
 
 
 def plain_beam(row: int, beam: int, patience: float, n_best: int, longest: int):
@@ -239,7 +245,7 @@ def test_patience_goes_on_to_better_hypotheses() -> None:
         ({}, {}),
         ({"min_length": 2, "block_ngrams": 2}, {"history": HISTORY}),
         ({"repetition_penalty": 3.0}, {"max_length": CAPS}),
-        ({"block_ngrams": 1}, {"max_length": 8}),  # nothing is left to write in the end
+        ({"block_ngrams": 1}, {"max_length": 8}),
         ({}, {"constraints": [Prefix(torch.tensor([[3, 4], [0, 0], [4, 0]]))]}),
     ],
     ids=case_name,
