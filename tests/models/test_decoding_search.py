@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.decoding import DecodingOptions, beam_search, greedy, sample, search
 from models.decoding.beam import diverse_beam_search
-from models.decoding.constraints import BlockedNgrams, Prefix, Required
+from models.decoding.constraints import BlockedNgrams, Prefix, RepetitionPenalty, Required
 from models.decoding.penalties import coverage_penalty, covering, uncovered
 from models.decoding.selection import WithRequired, top
 
@@ -160,6 +160,21 @@ def test_required_words_that_are_no_word_change_nothing() -> None:
     )
     with pytest.raises(ValueError, match="at least one symbol"):
         Required([[[]]], EOS)
+
+
+def test_words_that_begin_alike_do_not_double_a_hypothesis() -> None:
+    words = [[[int(s), 3], [int(s), 4]] for s in TABLES[:, 0, BOS, 3:].argmin(dim=1) + 3]
+    options = DecodingOptions(beam_size=6, n_best=6)
+    required = Required(words, EOS)
+    found = search(step, *start(), options=options, required=required, max_length=8, **SHARED)
+    assert all(len(set(listed(found, row))) == len(listed(found, row)) == 6 for row in range(B))
+
+
+def test_nothing_in_the_history_makes_no_symbol_less_likely() -> None:
+    log_probs, none = torch.full((1, V), -2.0), torch.zeros(1, 0, dtype=torch.long)
+    penalised = RepetitionPenalty(2.0, torch.tensor([[-1, 3]]))
+    after = penalised(log_probs, none, torch.tensor([0]))
+    assert after.tolist() == [[-4.0 if symbol == 3 else -2.0 for symbol in range(V)]]
 
 
 def attend(symbols: Tensor, state: Any, context: Any):
