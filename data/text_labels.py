@@ -58,8 +58,8 @@ class TextLabels(Streamed):
         check_folds(self.folds, self.fold)
         if self.streaming and self.folds is not None:
             raise ValueError(
-                f"data.folds={self.folds} pools all rows, and data.streaming=true reads them as they "
-                "come: leave one of the two out"
+                f"data.folds={self.folds} pools all rows, and data.streaming=true reads them "
+                "as they come: leave one of the two out"
             )
 
     def columns(self) -> list[str]:
