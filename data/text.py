@@ -112,6 +112,9 @@ class TextStreams(DataModule):
             splits[split] = Split(arrays={"characters": characters, "ids": ids})
             report[f"unknown_{split}"] = round(float((ids == UNK).mean()), 4)
             report[f"characters_{split}"] = int(characters.sum())
+            ends = len(part) if codec.document_end else 0  # each row's end is a word and a byte
+            report[f"words_{split}"] = sum(len(text.split()) for text in part) + ends
+            report[f"bytes_{split}"] = sum(len(text.encode()) for text in part) + ends
         vocabulary = codec.inputs.vocabulary
         spec = DataSpec(
             input_vocabulary=vocabulary, output_vocabulary=vocabulary, shared_vocabulary=True
