@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import build
 from data.batches import StreamBatch
 from models.cells.lstm import LSTM
 from models.head import SoftmaxHead
@@ -263,3 +264,18 @@ def test_what_cannot_be_evaluated_so_is_refused(start: Any) -> None:
     run.task._trainer = type("Ranks", (), {"world_size": 2, "precision": "32-true"})()
     with pytest.raises(ValueError, match=r"on 2 ranks: .* trainer\.devices=1"):
         run.task.setup("test")
+
+
+def test_a_checkpoint_from_before_these_options_takes_them_too(start: Any) -> None:
+    config = start("language_model", "task.evaluation.dynamic=true").config
+    config.fit = False
+    stored = build.plain(config)
+    del stored["task"]["evaluation"]
+    merged = build.of_checkpoint(config, stored, ["task.evaluation.dynamic=true"])
+    assert build.plain(merged)["task"]["evaluation"] == {"dynamic": True}
+    assert Evaluation.of({"dynamic": True}) == Evaluation(dynamic=True)
+
+
+@pytest.mark.parametrize("name", ["bits_per_word", "bits_per_byte", "perplexity_per_word"])
+def test_the_lower_of_these_is_the_better(name: str, start: Any) -> None:
+    assert start("language_model", f"task.monitor=val/{name}").config.task.mode == "min"
