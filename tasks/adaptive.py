@@ -35,7 +35,7 @@ class Evaluation:
     cache_theta: float = 0.3
     cache_lambda: float = 0.1
     dynamic: bool = False
-    dynamic_rate: float = 1e-4
+    dynamic_rate: float = 1e-3
     dynamic_decay: float = 1e-3
     dynamic_batches: int = 100
 

@@ -1,6 +1,7 @@
 """Evaluation beside the plain numbers: proper distributions, and nothing left behind."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import build
 from data.batches import StreamBatch
+from launch import name_task
 from models.cells.lstm import LSTM
 from models.head import SoftmaxHead
 from models.language_model import LanguageModel
@@ -279,3 +281,12 @@ def test_a_checkpoint_from_before_these_options_takes_them_too(start: Any) -> No
 @pytest.mark.parametrize("name", ["bits_per_word", "bits_per_byte", "perplexity_per_word"])
 def test_the_lower_of_these_is_the_better(name: str, start: Any) -> None:
     assert start("language_model", f"task.monitor=val/{name}").config.task.mode == "min"
+
+
+def test_a_command_line_need_not_name_the_task_of_its_checkpoint(tmp_path: Path) -> None:
+    config = "seed: 1\ntask:\n  monitor: a\n  _target_: tasks.language_model.LanguageModel\n"
+    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
+    asked = ["fit=false", f"ckpt={tmp_path}/checkpoints/best.ckpt", "task.evaluation.cache=true"]
+    assert name_task(asked) == ["task=language_model", *asked]
+    for plain in (asked[:2], asked[::2], [*asked, "task=tagging"], [*asked, "experiment=ptb"]):
+        assert name_task(plain) == plain
