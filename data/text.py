@@ -112,9 +112,9 @@ class TextStreams(DataModule):
             splits[split] = Split(arrays={"characters": characters, "ids": ids})
             report[f"unknown_{split}"] = round(float((ids == UNK).mean()), 4)
             report[f"characters_{split}"] = int(characters.sum())
-            ends = len(part) if codec.document_end else 0  # each row's end is a word and a byte
-            report[f"words_{split}"] = sum(len(text.split()) for text in part) + ends
-            report[f"bytes_{split}"] = sum(len(text.encode()) for text in part) + ends
+            if split != "train":  # of what is evaluated: numbers a word and a byte
+                words, size = words_and_bytes(part, document_end=codec.document_end)
+                report |= {f"words_{split}": words, f"bytes_{split}": size}
         vocabulary = codec.inputs.vocabulary
         spec = DataSpec(
             input_vocabulary=vocabulary, output_vocabulary=vocabulary, shared_vocabulary=True
@@ -180,6 +180,20 @@ def stream(
         rows.append(ids)
         counts.append(np.diff(np.maximum.accumulate(ends), prepend=0))
     return np.concatenate(rows).astype(np.int32), np.concatenate(counts).astype(np.int32)
+
+
+def words_and_bytes(rows: Iterable[str], *, document_end: bool) -> tuple[int, int]:
+    """White-space words and UTF-8 bytes of raw text, whatever its tokens are.
+
+    The end of a row is a byte, and with `document_end`, where it is predicted, a word as well;
+    without, rows are joined by line ends.
+    """
+    count = words = size = 0
+    for text in rows:
+        count, words, size = count + 1, words + len(text.split()), size + len(text.encode())
+    if document_end:
+        return words + count, size + count
+    return words, size + max(count - 1, 0)
 
 
 def _encoded(codec: TextCodec, texts: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
