@@ -215,9 +215,16 @@ def choose_monitor(config: Any, spec: DataSpec) -> None:
         config.task.mode = mode if config.task.mode == "auto" else config.task.mode
     elif config.task.mode == "auto":
         lower = (
-            "loss", "mse", "mae", "ece", "perplexity", "bits_per_character", "nll_per_frame",
-        )  # fmt: skip
-        config.task.mode = "min" if config.task.monitor.split("/")[-1] in lower else "max"
+            "loss",
+            "mse",
+            "mae",
+            "ece",
+            "perplexity",
+            "bits_per_",
+            "nll_per_frame",
+        )  # and _word
+        name = config.task.monitor.split("/")[-1]
+        config.task.mode = "min" if name.startswith(lower) else "max"
 
 
 def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[str]) -> Any:

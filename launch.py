@@ -46,6 +46,21 @@ def place_tests(arguments: list[str]) -> list[str]:
     return [*arguments, f"hydra.run.dir='{run}/tests/${{run_time:}}'"]
 
 
+def name_task(arguments: list[str]) -> list[str]:
+    """With `task.…` set and no task named, name that of the run in `ckpt`, whose keys these are."""
+    keys = {key: value for key, _, value in (a.partition("=") for a in arguments)}
+    asked = any(key.startswith("task.") for key in keys)
+    if not asked or "ckpt" not in keys or keys.keys() & {"task", "experiment"}:
+        return arguments
+    run = Path(keys["ckpt"].strip("'\""))
+    for file in (folder / "config.yaml" for folder in (run, *run.parents[:2])):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            own = re.search(r"^task:\n(?:  .*\n)*?  _target_: tasks\.(\w+)\.", text, re.M)
+            return [f"task={own[1]}", *arguments] if own else arguments
+    return arguments
+
+
 def keep_memory() -> None:
     """Let glibc keep freed memory for the next batch.
 

@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from launch import describe, keep_memory, place_tests, quote_plain_values, run_time
+from launch import describe, keep_memory, name_task, place_tests, quote_plain_values, run_time
 
 OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
 
@@ -151,7 +151,7 @@ def finite(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = place_tests(quote_plain_values(sys.argv[1:]))
+    sys.argv[1:] = name_task(place_tests(quote_plain_values(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are described below
     try:
         main()

@@ -117,6 +117,9 @@ class TextStreams(Streamed):
             splits[split] = Split(arrays=dict(arrays))
             report[f"unknown_{split}"] = round(unknown / len(arrays["ids"]), 4)
             report[f"characters_{split}"] = characters
+            if split != "train":  # of what is evaluated: numbers a word and a byte
+                words, size = words_and_bytes(part, document_end=codec.document_end)
+                report |= {f"words_{split}": words, f"bytes_{split}": size}
         vocabulary = codec.inputs.vocabulary
         spec = DataSpec(
             input_vocabulary=vocabulary, output_vocabulary=vocabulary, shared_vocabulary=True
@@ -307,6 +310,20 @@ class Pieces:
         if found := _CUT.search(text, start + self.least):
             return found.start()
         return max(0, text.rfind("\n", start + 1)) if len(text) - start > self.most else 0
+
+
+def words_and_bytes(rows: Iterable[str], *, document_end: bool) -> tuple[int, int]:
+    """White-space words and UTF-8 bytes of raw text, whatever its tokens are.
+
+    The end of a row is a byte, and with `document_end`, where it is predicted, a word as well;
+    without, rows are joined by line ends.
+    """
+    count = words = size = 0
+    for text in rows:
+        count, words, size = count + 1, words + len(text.split()), size + len(text.encode())
+    if document_end:
+        return words + count, size + count
+    return words, size + max(count - 1, 0)
 
 
 def _encoded(

@@ -1,6 +1,8 @@
 """Many to many, shifted by one: papers, programs and music, a symbol or a frame at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from data.midi import write_midi
 from data.spec import DataSpec
 from models.decoding import sample
 from models.language_model import LanguageModel as Model
-from models.state import State, detach, leaves, where_rows
-from tasks import drift, pictures
+from models.state import State, detach
+from tasks import adaptive, drift, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
-from tasks.metrics import bits_per_character, perplexity
+from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.rows import Row
 
 NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
@@ -50,10 +52,12 @@ class LanguageModel(Task):
         top_k: int | None = None,
         top_p: float | None = None,
         transpose: int = 0,
+        evaluation: Mapping[str, Any] | None = None,
     ) -> None:
         """`samples` texts of `sample_length` symbols (or frames) are written after validation.
 
         `transpose`: in training a piece of music is moved up or down by as many semitones at most.
+        `evaluation`: what the test of a text measures beside its plain numbers (`Evaluation`).
         """
         super().__init__(
             spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
@@ -66,6 +70,12 @@ class LanguageModel(Task):
                 f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
             )
         self.transpose = transpose
+        self.evaluation = adaptive.Evaluation.of(evaluation)
+        if self.plays and self.evaluation.beside:
+            raise ValueError(
+                f"task.evaluation.{self.evaluation.beside[0]}=true is for text; this data is music"
+            )
+        self.positions: Tensor | None = None  # the loss by place in a window, of the latest test
         self.sample_length = sample_length
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self.model = model(
@@ -99,13 +109,7 @@ class LanguageModel(Task):
 
     def run(self, batch: StreamBatch, split: str) -> Tensor:
         """Hidden vectors (B, T, D) of a batch that goes on where the split's last one stopped."""
-        before = self.carried.get(split)
-        if before is not None:
-            rows = batch.start.size(0)
-            if leaves(before)[0].size(0) == rows:
-                before = where_rows(batch.start, self.model.initial_state(rows), before)
-            else:  # other rows: whole pieces of music, which all start anew
-                before = None
+        before = adaptive.carry_on(self.model, batch, self.carried.get(split))
         hidden, after = self.model(batch.inputs, before)
         self.carried[split] = detach(after)
         return hidden
@@ -152,12 +156,80 @@ class LanguageModel(Task):
         drifted = drift.summary(self.drifted)
         if self.plays:
             return {"loss": loss / count, "nll_per_frame": loss / count, **drifted}
+        characters = totals["characters"][0]
+        found = {**drifted, "loss": loss / count, **self.per_unit(split, loss, count, characters)}
+        if split == "test":
+            found |= self.beside(count, characters)
+        return found
+
+    def per_unit(
+        self, split: str, nats: float, tokens: float, characters: float
+    ) -> dict[str, float]:
+        """The nats of a text over its tokens, characters, and words and bytes where all is read."""
+        name = SPLIT_OF[split]
+        report = self.data.report()
+        whole = tokens == len(self.data.splits[name])  # an evaluation may be cut short
+        counts = {unit: report.get(f"{unit}s_{name}", 0) for unit in ("word", "byte")}
         return {
-            **drifted,
-            "loss": loss / count,
-            "perplexity": perplexity(loss, count),
-            "bits_per_character": bits_per_character(loss, totals["characters"][0]),
+            "perplexity": perplexity(nats, tokens),
+            "bits_per_character": bits_per_character(nats, characters),
+            **bits_per(nats, counts if whole else {}),
         }
+
+    def beside(self, tokens: float, characters: float) -> dict[str, float]:
+        """What `task.evaluation` asks for beside the plain numbers, each in a pass of its own."""
+        chosen, found = self.evaluation, {}
+
+        def add(name: str, nats: float) -> None:
+            for unit, value in self.per_unit("test", nats, tokens, characters).items():
+                found[f"{unit}_{name}"] = value
+
+        precision = self.trainer.precision_plugin.forward_context  # type: ignore[attr-defined]
+        with precision():
+            if chosen.positions:
+                steps = self.data.steps
+                sums = adaptive.by_position(self.model, self.batches("test"), steps=steps)
+                self.positions = self.summed(sums)
+                found["loss_reset"] = (self.positions[1].sum() / tokens).item()
+                quarter = -(-steps // 4)
+                for name, part in [("start", slice(quarter)), ("end", slice(-quarter, None))]:
+                    _, nats, count = self.positions[:, part].sum(1).tolist()
+                    found[f"loss_reset_{name}"] = nats / count if count else math.nan
+            if chosen.temperature:
+                inverses = adaptive.INVERSES
+                sums = adaptive.at_temperatures(self.model, self.batches("validation"), inverses)
+                found["temperature"] = adaptive.best_temperature(self.summed(sums))
+                inverse = 1 / found["temperature"]
+                sums = adaptive.at_temperatures(self.model, self.batches("test"), [inverse])
+                add("temperature", self.summed(sums).item())
+            if chosen.cache:
+                sums = adaptive.with_cache(self.model, self.batches("test"), chosen)
+                add("cache", self.summed(sums)[0].item())
+        if chosen.dynamic:
+            training = islice(self.batches("train"), chosen.dynamic_batches)
+            sums = adaptive.dynamic(self.model, self.batches("test"), training, chosen, precision)
+            add("dynamic", sums[0].item())
+        return found
+
+    def batches(self, split: str) -> Iterator[StreamBatch]:
+        """A split read in order once more, as far as the test reads."""
+        loader: Iterable[StreamBatch] = self.data.loader(split)
+        most = self.trainer.num_test_batches[0] if split == "test" else float("inf")
+        for batch in islice(loader, None if most == float("inf") else int(most)):
+            yield self.trainer.strategy.batch_to_device(batch, self.device)
+
+    def setup(self, stage: str) -> None:
+        if self.evaluation.dynamic and self.trainer.precision == "16-mixed":
+            raise ValueError(
+                "task.evaluation.dynamic=true with precision=fp16: its small gradients are lost in "
+                "half precision; take precision=bf16 or fp32"
+            )
+        ranks = self.trainer.world_size
+        if self.evaluation.dynamic and ranks > 1:
+            raise ValueError(
+                f"task.evaluation.dynamic=true on {ranks} ranks: each would follow another part of "
+                "the text with weights of its own; test on one, trainer.devices=1"
+            )
 
     def real_text(self, split: str) -> Tensor:
         """Held-out symbols (R, T), or keys (R, T, K), to go on from and to compare with."""
@@ -193,6 +265,11 @@ class LanguageModel(Task):
                  "free_entropy": "entropy, own text", "free_nll": "−log p, own text"},
                 path, xlabel=f"{what} after the context", ylabel="nats", counted=what, bottom=None,
             )  # fmt: skip
+            yield path
+        if self.positions is not None:
+            nats, anew, tokens = self.positions[:, self.positions[2] > 0]
+            path = folder / "loss_by_position.png"
+            pictures.loss_by_position(nats / tokens, anew / tokens, path)
             yield path
         if not self.plays:
             return

@@ -1,7 +1,7 @@
 """Metrics that are right over batches and ranks: sums and counts first, one division last."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import sacrebleu
@@ -142,6 +142,18 @@ def perplexity(nll_sum: float, token_count: float) -> float:
 def bits_per_character(nll_sum: float, character_count: float) -> float:
     """The likelihood of the text (nats, over tokens of any kind) spread over its characters."""
     return nll_sum / math.log(2) / character_count if character_count else math.nan
+
+
+def bits_per(nll_sum: float, counts: Mapping[str, int]) -> dict[str, float]:
+    """The likelihood of a text (nats) spread over its words and bytes, whatever its tokens are.
+
+    `counts` of "word" and "byte"; those missing are left out. `perplexity_per_word` is 2 to the
+    bits of a word.
+    """
+    found = {f"bits_per_{unit}": nll_sum / math.log(2) / n for unit, n in counts.items() if n}
+    if counts.get("word"):
+        found["perplexity_per_word"] = perplexity(nll_sum, counts["word"])
+    return found
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:

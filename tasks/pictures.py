@@ -235,6 +235,23 @@ def by_bucket(
         below.set_ylabel(counted)
         below.set_xticks(places, list(map(label, rows)))
         below.set_xlabel(xlabel)
+
+
+def loss_by_position(carried: ArrayLike, reset: ArrayLike, path: Path) -> None:
+    """Mean losses (T,) in nats by place in a window: with the state carried in, and without."""
+    kept, anew = as_array(carried), as_array(reset)
+    expect(anew, kept.shape)
+    places = np.arange(1, len(kept) + 1)
+    with style():
+        figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+        ax = figure.subplots()
+        mark = "o" if len(places) == 1 else ""
+        ax.plot(places, anew, color=QUIET, marker=mark, label="each window from the initial state")
+        ax.plot(places, kept, color="C0", marker=mark, label="state carried from window to window")
+        ax.set_xlabel("place in the window")
+        ax.set_ylabel("loss (nats)")
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False)
         save(figure, path)
 
 

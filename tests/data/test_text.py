@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from data.codec import TokenizerSettings, codec_from_plain
 from data.streams import EvaluationStreams
-from data.text import TextStreams, TextStreamsCodec, stream
+from data.text import TextStreams, TextStreamsCodec, stream, words_and_bytes
 from data.text_codec import EOS
 from data.text_labels import TextLabelsCodec
 
@@ -74,6 +74,26 @@ def test_characters_add_up_to_the_whole_text(
     rows = book.read_text(encoding="utf-8").split("\n")[270:300]
     whole = "\n".join(rows) + ("\n" if document_end else "")
     assert sum(int(b.characters.sum()) for b in data.test_dataloader()) == len(whole)
+
+
+@pytest.mark.parametrize("tokenizer", [WORDS, CHARACTERS, BPE], ids=lambda t: t.kind)
+@pytest.mark.parametrize("document_end", [True, False])
+def test_words_and_bytes_are_of_the_raw_text(
+    tokenizer: TokenizerSettings, document_end: bool, make: Make, book: Path
+) -> None:
+    rows = book.read_text(encoding="utf-8").split("\n")[270:300]
+    whole = "\n".join(rows) + ("\n" if document_end else "")
+    report = make(book, tokenizer=tokenizer, document_end=document_end).report()
+    assert report["bytes_test"] == len(whole.encode()) > report["characters_test"]
+    assert report["words_test"] == len(whole.split()) + (30 if document_end else 0)
+
+
+def test_rows_that_are_joined_count_as_the_text_they_make() -> None:
+    rows = ["two words", "", "naïve"]
+    joined = ["\n".join(rows)]
+    assert words_and_bytes(rows, document_end=False) == (3, 17)
+    assert words_and_bytes(joined, document_end=False) == (3, 17)
+    assert words_and_bytes(rows, document_end=True) == (6, 18)
 
 
 def test_a_character_that_the_normaliser_joins_counts_as_the_raw_ones() -> None:
