@@ -235,6 +235,7 @@ def by_bucket(
         below.set_ylabel(counted)
         below.set_xticks(places, list(map(label, rows)))
         below.set_xlabel(xlabel)
+        save(figure, path)
 
 
 def loss_by_position(carried: ArrayLike, reset: ArrayLike, path: Path) -> None:
