@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.codec import Codec
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
-from tasks.decoding import NAMES, TextOptions
+from tasks.decoding import NAMES, ONLY, TextOptions
 from tasks.loggers import log_picture, log_table
 from tasks.metrics import SumCount, total
 
@@ -79,7 +79,18 @@ class PredictOptions:
             given["beam_size"] = max(configured.beam_size, self.n_best)
             groups = self.groups or configured.groups
             given["beam_size"] += -given["beam_size"] % max(1, groups)
+        method = "sample" if self.mbr else given.get("method", configured.method)
+        for name, methods in ONLY.items():
+            if getattr(self, name) and method not in methods:
+                raise ValueError(
+                    f"{name} has no effect with method={method}: it is for {' and '.join(methods)}"
+                )
         if self.mbr:
+            if self.n_best > self.mbr or self.method not in (None, "sample"):
+                raise ValueError(
+                    f"mbr={self.mbr} chooses up to {self.mbr} of its own samples, got "
+                    f"n_best={self.n_best}, method={self.method}"
+                )
             given |= {"method": "sample", "n_best": self.mbr}
         return replace(configured, **given)
 

@@ -87,7 +87,7 @@ def last(place: str | Path, count: int) -> list[Path]:
     found = [steps[step] for step in sorted(steps)]
     if not 1 <= count <= len(found):
         raise ValueError(
-            f"average={count}: there are {len(found)} checkpoints, of steps {sorted(steps)}"
+            f"average={count}: there are {len(found)} checkpoints (steps {sorted(steps)})"
         )
     return found[-count:]
 

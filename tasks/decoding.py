@@ -11,6 +11,12 @@ from models.decoding import DecodingOptions
 
 MARK = "▁"  # what a subword that begins a word begins with
 METRICS = ("chrf", "bleu")
+# options that only some methods read
+ONLY = {
+    **dict.fromkeys(("beam_size", "groups", "coverage_penalty", "required"), ("beam",)),
+    **dict.fromkeys(("top_k", "top_p", "min_p", "typical"), ("sample",)),
+    "temperature": ("sample", "distinct"),
+}
 NAMES = tuple(field.name for field in fields(DecodingOptions))
 
 
@@ -85,7 +91,10 @@ def consensus(texts: Sequence[str], metric: str) -> list[float]:
 
     Eikema and Aziz 2020, arXiv 2005.10283.
     """
-    scorer: Any = sacrebleu.CHRF() if metric == "chrf" else sacrebleu.BLEU(effective_order=True)
+    chinese = any("\u4e00" <= letter <= "\u9fff" for text in texts for letter in text)
+    scorer: Any = sacrebleu.CHRF()
+    if metric == "bleu":
+        scorer = sacrebleu.BLEU(effective_order=True, tokenize="zh" if chinese else "13a")
     kept: dict[tuple[str, str], float] = {}
 
     def against(one: str, other: str) -> float:
