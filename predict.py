@@ -40,27 +40,74 @@ class Predictor:
         with torch.inference_mode(), cast(self.task, self.precision):
             return self.task.predict(raw, PredictOptions(**options))  # type: ignore[no-any-return]
 
+    def score(self, pairs: Sequence[tuple[Any, str]], batch_size: int = 64) -> list[dict[str, Any]]:
+        """(input, text) → the text's log-probability, and that a symbol."""
+        import torch
+
+        from tasks.base import cast
+
+        if not hasattr(self.task, "likelihoods"):
+            raise ValueError(f"score is for translation and captioning, not for {self.task.name}")
+        raw = [self.task.codec.parse(one) if isinstance(one, str) else one for one, _ in pairs]
+        with torch.inference_mode(), cast(self.task, self.precision):
+            found: list[dict[str, Any]] = self.task.likelihoods(
+                raw, [t for _, t in pairs], batch_size
+            )
+        return found
+
     @property
     def plays(self) -> bool:
         """Whether answers are music."""
         return self.task.spec.keys is not None
 
 
-def load(run: str | Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    ensemble: Sequence[str | Path] = (),
+    average: Sequence[str | Path] = (),
+) -> Predictor:
     """Open a run's best checkpoint (or a .ckpt file) for prediction; data files are not read.
 
-    ValueError where there is no such checkpoint, or no such device.
+    `average`: a number (so many of the run's last checkpoints) or files that are averaged with it.
+    `ensemble`: runs whose probabilities are averaged with its. ValueError where there is no such
+    checkpoint or device, or where models do not go together.
     """
     import build
     from tasks import checkpoint as checkpoints
 
     place = build.device(device)
-    checkpoint = checkpoints.read(run)
+    if len(average) == 1 and str(average[0]).lstrip("-").isdigit():
+        checkpoint = checkpoints.average(checkpoints.last(run, int(str(average[0]))))
+    else:
+        checkpoint = checkpoints.average([run, *average])
     task = build.task_of_checkpoint(checkpoint["unroll"])
     checkpoints.restore(task, checkpoint)
     accelerator = {"cuda": "gpu"}.get(place.type, place.type)
     task.eval().requires_grad_(False).to(place)
+    for other in ensemble:
+        member = load(other, device=device, precision=precision).task
+        _check_member(task, member, other)
+        task.members.append(member)
     return Predictor(task, build.precision(precision, {"accelerator": accelerator}))
+
+
+def _check_member(task: Any, member: Any, place: str | Path) -> None:
+    """ValueError names what an ensemble's member does not share."""
+    if not hasattr(task, "members"):
+        raise ValueError(f"ensembles are of translation and captioning, not of {task.name}")
+    if task.name != member.name:
+        raise ValueError(f"{place} does {member.name}, not {task.name}")
+    if task.spec.picture_shape != member.spec.picture_shape:
+        raise ValueError(f"{place} reads other pictures: {member.spec.picture_shape}")
+    own, theirs = task.codec.vocabularies(), member.codec.vocabularies()
+    for name in own:
+        if own[name] != theirs.get(name):
+            raise ValueError(
+                f"{place} has another vocabulary ({name}): {theirs.get(name)}, not {own[name]}"
+            )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,22 +123,44 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     made.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16")
     made.add_argument("--batch-size", type=int)
-    text = made.add_argument_group("translations and captions")
-    text.add_argument("--beam-size", type=int)
-    text.add_argument("--n-best", type=int, help="so many answers with their scores")
-    text.add_argument("--length-penalty", type=float, help="0 favours short ones, 1 compares means")
-    free = made.add_argument_group("texts and music")
-    free.add_argument("--max-length", type=int, help="symbols or frames to write at most")
-    free.add_argument("--temperature", type=float, help="below 1 bolder, 0 the likeliest")
-    free.add_argument("--top-k", type=int)
-    free.add_argument("--top-p", type=float)
-    free.add_argument("--seed", type=int)
+    how = made.add_argument_group("how texts are found (docs/decoding.md)")
+    how.add_argument("--method", help="beam, sample or distinct (samples without replacement)")
+    how.add_argument("--beam-size", type=int)
+    how.add_argument("--n-best", type=int, help="so many answers with their scores")
+    how.add_argument("--length-penalty", type=float, help="0 favours short ones, 1 compares means")
+    how.add_argument("--length-norm", help="power or gnmt")
+    how.add_argument("--coverage-penalty", type=float, help="what unread input costs")
+    how.add_argument("--groups", type=int, help="of the beam, which avoid each other")
+    how.add_argument("--diversity", type=float, help="how much the groups do, in nats")
+    how.add_argument("--min-length", type=int)
+    how.add_argument("--max-length", type=int, help="symbols or frames to write at most")
+    how.add_argument("--block-ngrams", type=int, help="no so many symbols in a row come twice")
+    how.add_argument("--repetition-penalty", type=float, help="1: none")
+    how.add_argument("--temperature", type=float, help="below 1 bolder, 0 the likeliest")
+    how.add_argument("--top-k", type=int)
+    how.add_argument("--top-p", type=float)
+    how.add_argument("--min-p", type=float)
+    how.add_argument("--typical", type=float)
+    how.add_argument("--seed", type=int)
+    words = made.add_argument_group("words")
+    words.add_argument("--ban", dest="banned", metavar="WORD", action="append")
+    words.add_argument("--require", dest="required", metavar="WORD", action="append")
+    words.add_argument("--prefix", metavar="TEXT", help="how every answer begins")
+    words.add_argument("--replace-unknown", action="store_true", default=None)
+    words.add_argument("--mbr", type=int, metavar="N", help="the most central of N samples")
+    words.add_argument("--mbr-metric", help="chrf or bleu")
+    words.add_argument("--score", action="store_true", help="input lines: source TAB target")
+    models = made.add_argument_group("several models")
+    models.add_argument("--ensemble", nargs="+", metavar="RUN", default=[])
+    models.add_argument("--average", nargs="+", metavar="N_OR_FILE", default=[])
     return made
 
 
 OPTIONS = (
-    "batch_size", "beam_size", "n_best", "length_penalty", "max_length", "temperature", "top_k",
-    "top_p", "seed",
+    "batch_size", "method", "beam_size", "n_best", "length_penalty", "length_norm",
+    "coverage_penalty", "groups", "diversity", "min_length", "max_length", "block_ngrams",
+    "repetition_penalty", "temperature", "top_k", "top_p", "min_p", "typical", "seed", "banned",
+    "required", "prefix", "replace_unknown", "mbr", "mbr_metric",
 )  # fmt: skip
 
 
@@ -115,6 +184,8 @@ def readable(answer: dict[str, Any]) -> str:
     """An answer as a person reads it."""
     if "n_best" in answer:
         return "\n".join(f"{one['score']:9.4f}  {one['text']}" for one in answer["n_best"])
+    if "log_probability" in answer:
+        return f"{answer['log_probability']:9.4f}  {answer['per_symbol']:9.4f}"
     if "label" in answer:
         return f"{answer['label']}\t{answer['scores'][answer['label']]:.4f}"
     if "tags" in answer:
@@ -142,12 +213,22 @@ def main() -> None:
     arguments = parser().parse_args()
     options = {name: getattr(arguments, name) for name in OPTIONS}
     inputs = read_inputs(arguments)
-    model = load(arguments.run, device=arguments.device, precision=arguments.precision)
+    model = load(
+        arguments.run, device=arguments.device, precision=arguments.precision,
+        ensemble=arguments.ensemble, average=arguments.average,
+    )  # fmt: skip
     if not inputs:
         if not model.task.starts_from_nothing:
             raise ValueError("nothing to predict: give inputs, --file F, or lines on stdin")
         inputs = [""]
-    answers = model(inputs, **{name: v for name, v in options.items() if v is not None})
+    if arguments.score:
+        pairs = [line.partition("\t")[::2] for line in inputs]
+        for line in inputs:
+            if "\t" not in line:
+                raise ValueError(f"--score reads lines of source TAB target, got {line!r}")
+        answers = model.score(pairs, arguments.batch_size or 64)
+    else:
+        answers = model(inputs, **{name: v for name, v in options.items() if v is not None})
     if model.plays:
         write_music(answers, Path(arguments.output))
     for given, answer in zip(inputs, answers, strict=True):

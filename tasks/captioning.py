@@ -1,6 +1,6 @@
 """One to many: a picture becomes a sentence."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from data.spec import DataSpec
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from tasks import captioning_metrics, pictures
-from tasks.base import SPLIT_OF, PredictOptions
+from tasks.base import SPLIT_OF
 from tasks.generation import Generation
 from tasks.metrics import exact_match
 from tasks.weights import read_backbone
@@ -48,6 +48,7 @@ class Captioning(Generation):
         length_penalty: float = 1.0,
         max_new_tokens: int = 40,
         teacher_forcing: float = 1.0,
+        decoding: Mapping[str, Any] | None = None,
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -56,6 +57,7 @@ class Captioning(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
+            decoding=decoding,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory
@@ -126,6 +128,9 @@ class Captioning(Generation):
         seen = self.features[split][batch.index.cpu()].to(self.device)
         return self.model.encode_features(seen)
 
+    def read(self, batch: Any) -> Memory:
+        return self.model.encode(batch.pictures)
+
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         bleu = captioning_metrics.bleu(hypotheses, references)
         return {
@@ -153,15 +158,6 @@ class Captioning(Generation):
         assert self.codec.outputs is not None
         batch: Any = self.codec.batch([picture])
         memory = self.model.encode(batch.pictures.to(self.device))
-        found = self.decode(memory, beam_size=self.beam_sizes["test"])
+        found = self.decode([memory], self.searches["test"])
         tokens = found.tokens[0, 0, : int(found.lengths[0, 0])]
         return self.attention(memory, tokens), self.codec.outputs.tokens(tokens.tolist())
-
-    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
-        """Pictures (PIL or paths) → {"text", "score"}."""
-        answers: list[dict[str, Any]] = []
-        for start in range(0, len(raw), options.batch_size):
-            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
-            memory = self.model.encode(batch.pictures.to(self.device))
-            answers += self.answers(memory, options)
-        return answers

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,47 @@ def read(place: str | Path) -> dict[str, Any]:
         )
     checkpoint["path"] = str(path)
     return checkpoint
+
+
+def average(places: Sequence[str | Path]) -> dict[str, Any]:
+    """The first of some checkpoints with the mean of all weights. ValueError names what differs."""
+    first, *others = map(read, places)
+    for other in others:
+        for part in ("spec", "codec"):
+            if first["unroll"][part] != other["unroll"][part]:
+                raise ValueError(f"{other['path']} differs from {first['path']} in its {part}")
+        own, theirs = first["unroll"]["config"], other["unroll"]["config"]
+        for part in ("task", "model", "cell"):
+            if _model_of(own.get(part)) != _model_of(theirs.get(part)):
+                raise ValueError(f"{other['path']} differs from {first['path']} in config {part}")
+        if first["state_dict"].keys() != other["state_dict"].keys():
+            raise ValueError(f"{other['path']} differs from {first['path']} in its weights' names")
+    weights = {}
+    for name, value in first["state_dict"].items():
+        if value.is_floating_point():
+            several = torch.stack([c["state_dict"][name].double() for c in (first, *others)])
+            value = several.mean(0).to(value.dtype)
+        weights[name] = value
+    return {**first, "state_dict": weights}
+
+
+def _model_of(part: Any) -> Any:
+    """A task's name and model without its training; another part as it is."""
+    if isinstance(part, dict) and "_target_" in part and "model" in part:
+        return part["_target_"], part["model"]
+    return part
+
+
+def last(place: str | Path, count: int) -> list[Path]:
+    """The newest `count` checkpoints beside a run's best one, those of one step counted once."""
+    files = sorted(find(place).parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime)
+    steps: dict[int, Path] = {read(file)["global_step"]: file for file in files}
+    found = [steps[step] for step in sorted(steps)]
+    if not 1 <= count <= len(found):
+        raise ValueError(
+            f"average={count}: there are {len(found)} checkpoints (steps {sorted(steps)})"
+        )
+    return found[-count:]
 
 
 def restore(task: Task, checkpoint: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What captioning and translation share: a memory is encoded, and text is decoded from it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from torch import Tensor
 
 from data.codec import Codec
 from data.spec import DataSpec
-from models.decoding import Hypotheses, beam_search
+from models.decoding import DecodingOptions, Hypotheses, Step, ensemble, score, search
+from models.decoding.constraints import Banned, Constraint, Prefix, Required
+from models.decoding.penalties import coverage_penalty, covering, uncovered
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from models.state import State
 from tasks import exposure, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
 from tasks.metrics import gather
 from tasks.rows import Row
 
@@ -23,7 +26,8 @@ from tasks.rows import Row
 class Generation(Task):
     """Trained on the right text so far, evaluated on the text that it decodes by itself.
 
-    Validation decodes greedily (`val_beam_size`), the test with `beam_size`. `teacher_forcing` is
+    Validation decodes greedily (`val_beam_size`), the test with `beam_size`, both with the options
+    of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
     """
@@ -41,6 +45,7 @@ class Generation(Task):
         length_penalty: float,
         max_new_tokens: int,
         teacher_forcing: float,
+        decoding: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -57,8 +62,9 @@ class Generation(Task):
         self.pad_id, self.bos_id, self.eos_id = (
             vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id,
         )  # fmt: skip
-        self.beam_sizes = {"val": val_beam_size, "test": beam_size}
-        self.length_penalty = length_penalty
+        options = configured(decoding, beam_size=beam_size, length_penalty=length_penalty)
+        self.searches = {"val": greedier(options, val_beam_size), "test": options}
+        self.members: list[Generation] = []  # of an ensemble, beside this one
         self.max_new_tokens = max_new_tokens
         self.teacher_forcing = teacher_forcing
         self.model = model(
@@ -78,6 +84,10 @@ class Generation(Task):
     @abstractmethod
     def encode(self, batch: Any) -> Memory:
         """What the decoder may look at."""
+
+    @abstractmethod
+    def read(self, batch: Any) -> Memory:
+        """`encode` of a batch that is predicted: nothing of it was kept before."""
 
     @abstractmethod
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -123,7 +133,7 @@ class Generation(Task):
         self.sums.add("loss", *self.model.head.loss(output.hidden, right, mask))
         said = self.model.head.log_probs(output.hidden).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
-        hypotheses = self.decode(memory, beam_size=self.beam_sizes[split])
+        hypotheses = self.decode([memory], self.searches[split])
         written = hypotheses.tokens[:, 0]
         self.exposure.add(said, right, mask, written, ends=(self.eos_id, self.pad_id))
         texts = [self.text(row) for row in written]
@@ -131,34 +141,54 @@ class Generation(Task):
 
     def decode(
         self,
-        memory: Memory,
+        memories: Sequence[Memory],
+        options: DecodingOptions,
         *,
-        beam_size: int,
-        length_penalty: float | None = None,
         max_length: int | None = None,
-        n_best: int = 1,
+        seeds: Sequence[int] | None = None,
+        constraints: Sequence[Constraint] = (),
+        required: Required | None = None,
     ) -> Hypotheses:
-        """The best texts of each memory, found by beam search (greedy where beam_size is 1)."""
+        """Texts of each row, as `options` say; a memory of this model and of each member."""
+        step, state, penalty = self._step(memories), self._start(memories), None
+        context: Any = tuple(memories) if self.members else memories[0]
+        if options.coverage_penalty and options.method == "beam":
+            if self.members or self.model.decoder.attention is None:
+                raise ValueError(
+                    f"coverage_penalty={options.coverage_penalty} needs one model with attention"
+                )
+            step = covering(self.model.step)
+            state = (state, uncovered(memories[0].mask))
+            penalty = coverage_penalty(options.coverage_penalty)
+        own = self.longest(memories[0])
+        rows = len(memories[0].summary)
+        if seeds is None and options.method != "beam":
+            seeds = range(rows)
+        return search(
+            step, state, context, options=options, bos_id=self.bos_id, eos_id=self.eos_id,
+            max_length=own if max_length is None else max_length, seeds=seeds,
+            constraints=constraints, required=required, penalty=penalty,
+            forbidden=(self.pad_id, self.bos_id), pad_id=self.pad_id,
+        )  # fmt: skip
 
-        def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
-            log_probs, _, following = self.model.step(tokens, state, context)
-            return log_probs, following
+    def _step(self, memories: Sequence[Memory]) -> Step:
+        def of(model: EncoderDecoder) -> Step:
+            def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
+                log_probs, _, following = model.step(tokens, state, context)
+                return log_probs, following
 
-        return beam_search(
-            step,
-            self.model.initial_state(memory),
-            memory,
-            bos_id=self.bos_id,
-            eos_id=self.eos_id,
-            beam_size=beam_size,
-            max_length=max_length or self.longest(memory),
-            length_penalty=self.length_penalty if length_penalty is None else length_penalty,
-            n_best=n_best,
-            forbidden=(self.pad_id, self.bos_id),
-        )
+            return step
 
-    def longest(self, memory: Memory) -> int:
-        """How many symbols a decoded text may have."""
+        steps = [of(task.model) for task in (self, *self.members)]
+        return ensemble(steps) if self.members else steps[0]
+
+    def _start(self, memories: Sequence[Memory]) -> State:
+        tasks = (self, *self.members)
+        states = [t.model.initial_state(m) for t, m in zip(tasks, memories, strict=True)]
+        return tuple(states) if self.members else states[0]
+
+    def longest(self, memory: Memory) -> int | Tensor:
+        """How many symbols a decoded text may have: one number, or one a row (B,)."""
         return self.max_new_tokens
 
     def text(self, tokens: Tensor) -> str:
@@ -218,24 +248,104 @@ class Generation(Task):
 
     # Prediction
 
-    def answers(self, memory: Memory, options: PredictOptions) -> list[dict[str, Any]]:
-        """{"text", "score"} a memory, and "n_best": a list of these where more are asked for."""
-        beam = options.beam_size or max(self.beam_sizes["test"], options.n_best)
-        if options.n_best > beam:
-            raise ValueError(f"n_best={options.n_best} needs a beam of as many, got {beam}")
-        found = self.decode(
-            memory,
-            beam_size=beam,
-            length_penalty=options.length_penalty,
-            max_length=options.max_length,
-            n_best=options.n_best,
-        )
+    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        """{"text", "score"} a row, and "n_best": a list of these where more are asked for.
+
+        The score is the log-probability over length ** length_penalty; with `mbr`, the mean
+        sentence score against the other samples. A row draws from the seed `options.seed` + its
+        number.
+        """
         answers: list[dict[str, Any]] = []
-        for rows, scores in zip(found.tokens, found.scores.tolist(), strict=True):
-            best = [
-                {"text": self.text(row), "score": round(score, 6)}
-                for row, score in zip(rows, scores, strict=True)
-                if score > float("-inf")
-            ]
+        for start in range(0, len(raw), options.batch_size):
+            some = raw[start : start + options.batch_size]
+            batch: Any = self.codec.batch(some)
+            seeds = range(options.seed + start, options.seed + start + len(some))
+            answers += self.answers(self._memories(batch), batch, options, seeds)
+        return answers
+
+    def _memories(self, batch: Any) -> list[Memory]:
+        there = (p.to(self.device) if isinstance(p, Tensor) else p for p in batch)
+        batch = type(batch)(*there)
+        return [task.read(batch) for task in (self, *self.members)]
+
+    def answers(
+        self, memories: Sequence[Memory], batch: Any, options: PredictOptions, seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """What `predict` gives for one batch."""
+        codec, words, rows = self.codec.outputs, options.words(), len(memories[0].summary)
+        assert codec is not None and self.spec.output_vocabulary is not None
+        unk = self.spec.output_vocabulary.unk_id
+        if words.replace_unknown and (unk is None or not hasattr(batch, "source")):
+            raise ValueError("replace_unknown needs a text as input and a vocabulary with <unk>")
+        if words.replace_unknown and self.model.decoder.attention is None:
+            raise ValueError("replace_unknown needs a decoder with attention")
+        constraints: list[Constraint] = []
+        if words.prefix is not None:
+            ids = known(codec, words.prefix, "prefix", unk)
+            constraints.append(Prefix(torch.tensor([ids] * rows, device=self.device)))
+        if words.banned:
+            constraints.append(Banned([s for w in words.banned for s in spellings(codec, w, unk)]))
+        required = None
+        if words.required:
+            lists = [[known(codec, word, "required", unk) for word in words.required]] * rows
+            required = Required(lists, self.eos_id)
+        found = self.decode(
+            memories, options.over(self.searches["test"]), max_length=options.max_length,
+            seeds=seeds, constraints=constraints, required=required,
+        )  # fmt: skip
+        answers: list[dict[str, Any]] = []
+        for row, (several, scores) in enumerate(zip(found.tokens, found.scores, strict=True)):
+            best = []
+            for tokens, value in zip(several, scores.tolist(), strict=True):
+                if value == float("-inf"):
+                    continue
+                text = self.text(tokens)
+                if words.replace_unknown and unk in tokens.tolist():
+                    one = Memory(*(part[row : row + 1] for part in memories[0][:3]))
+                    text = self._replaced(text, tokens, one, batch.source[row], unk)
+                best.append({"text": text, "score": round(value, 6)})
+            if not best:
+                raise ValueError("no text meets what is asked for: ask for less, or allow more")
+            if words.mbr:
+                means = consensus([one["text"] for one in best], words.mbr_metric)
+                best = [one | {"score": round(m, 6)} for one, m in zip(best, means, strict=True)]
+                best = sorted(best, key=lambda one: -one["score"])[: options.n_best]
             answers.append(dict(best[0]) | ({"n_best": best} if options.n_best > 1 else {}))
+        return answers
+
+    def _replaced(
+        self, text: str, tokens: Tensor, memory: Memory, source: Tensor, unk: int | None
+    ) -> str:
+        """Put the word of the input that was attended most (but its end) where <unk> stands."""
+        assert self.codec.inputs is not None and self.codec.outputs is not None
+        symbol = self.codec.outputs.symbols[unk or 0]
+        read = self.codec.inputs.tokens(source[: int(memory.mask.sum()) - 1].tolist())
+        if not read:
+            return text
+        weights, names = self.attention(memory, tokens)[:, : len(read)], source_words(read)
+        for place in (tokens == unk).nonzero().flatten().tolist():
+            text = text.replace(symbol, names[int(weights[place].argmax())], 1)
+        return text
+
+    def likelihoods(
+        self, raw: Sequence[Any], targets: Sequence[str], batch_size: int
+    ) -> list[dict[str, Any]]:
+        """{"log_probability", "per_symbol", "symbols"} of a given text a row, its end counted."""
+        assert self.codec.outputs is not None
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(raw), batch_size):
+            some = targets[start : start + batch_size]
+            memories = self._memories(self.codec.batch(raw[start : start + batch_size]))
+            ids = [torch.tensor([*self.codec.outputs.encode(t), self.eos_id]) for t in some]
+            padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
+            lengths = torch.tensor([len(one) for one in ids], device=self.device)
+            context: Any = tuple(memories) if self.members else memories[0]
+            found = score(
+                self._step(memories), self._start(memories), context, bos_id=self.bos_id,
+                targets=padded, lengths=lengths,
+            )  # fmt: skip
+            answers += [
+                {"log_probability": total, "per_symbol": total / n, "symbols": n}
+                for total, n in zip(found.total.tolist(), lengths.tolist(), strict=True)
+            ]
         return answers

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from data.batches import StreamBatch
 from data.codec import Codec
 from data.midi import write_midi
 from data.spec import DataSpec
-from models.decoding import sample
+from models.decoding import DecodingOptions, Hypotheses, search
+from models.decoding.constraints import Banned
 from models.language_model import LanguageModel as Model
 from models.state import State, detach
 from tasks import adaptive, drift, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks.decoding import spellings
 from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.rows import Row
 
@@ -287,39 +290,76 @@ class LanguageModel(Task):
         was_training = self.training
         self.eval()
         try:
-            go_on = self._play if self.plays else self._write
-            return [go_on(prompt, options, options.seed + i) for i, prompt in enumerate(raw)]
+            go_on = self._play_all if self.plays else self._write
+            return go_on(raw, options)
         finally:
             self.train(was_training)
 
-    def _write(self, prompt: str, options: PredictOptions, seed: int) -> dict[str, Any]:
+    def _write(self, prompts: Sequence[str], options: PredictOptions) -> list[dict[str, Any]]:
+        """Prompts of one length are read together: nothing is padded, so nothing depends on it."""
         codec: Any = self.codec
+        for name in ("required", "prefix", "replace_unknown", "mbr", "coverage_penalty"):
+            if getattr(options, name):
+                raise ValueError(f"{name} is for translations and captions, not for running text")
+        chosen = options.over(DecodingOptions(method="sample"))
+        rows = [[codec.lead, *codec.inputs.encode(prompt)] for prompt in prompts]
+        groups: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            groups.setdefault(len(row), []).append(place)
+        answers: dict[int, dict[str, Any]] = {}
+        for places in groups.values():
+            for start in range(0, len(places), options.batch_size):
+                some = places[start : start + options.batch_size]
+                ids = torch.tensor([rows[i] for i in some], device=self.device)
+                found = self._go_on(ids, chosen, options, [options.seed + i for i in some])
+                for i, several, lengths, scores in zip(some, *found, strict=True):
+                    best = [
+                        {
+                            "text": codec.text([*rows[i][1:], *tokens[:length].tolist()]),
+                            "score": round(value, 6),
+                        }
+                        for tokens, length, value in zip(
+                            several, lengths.tolist(), scores.tolist(), strict=True
+                        )
+                        if value > float("-inf")
+                    ]
+                    best = best or [{"text": prompts[i], "score": 0.0}]
+                    more = {"n_best": best} if options.n_best > 1 else {}
+                    answers[i] = {"text": best[0]["text"], "prompt": prompts[i], **more}
+        return [answers[i] for i in range(len(prompts))]
+
+    def _go_on(
+        self, prompt: Tensor, chosen: DecodingOptions, options: PredictOptions, seeds: list[int]
+    ) -> Hypotheses:
+        """What follows prompts (B, P), whose first symbol is what comes before any text."""
         vocabulary = self.spec.input_vocabulary
-        assert vocabulary is not None
-        ids = codec.inputs.encode(prompt)
+        assert vocabulary is not None and self.codec.inputs is not None
 
         def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
             hidden, following = self.model.step(tokens, state)
             return self.model.head.log_probs(hidden), following
 
-        found = sample(
-            step,
-            self.model.initial_state(1),
-            (),
-            prompt=torch.tensor([[codec.lead, *ids]], device=self.device),
-            max_new_tokens=options.max_length or self.sample_length,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            generator=torch.Generator(self.device).manual_seed(seed),
-            forbidden=tuple(
-                i
-                for i in (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id)
-                if i is not None
-            ),
-        )
-        written = found.tokens[0, 0, : int(found.lengths[0, 0])].tolist()
-        return {"text": codec.text([*ids, *written]), "prompt": prompt}
+        state = self.model.initial_state(len(prompt))
+        for symbols in prompt[:, :-1].unbind(1):
+            _, state = step(symbols, state, ())
+        history = prompt[:, 1:]
+        constraints = chosen.constraints(None, history)
+        banned = [
+            s for w in options.banned for s in spellings(self.codec.inputs, w, vocabulary.unk_id)
+        ]
+        if banned:
+            constraints.append(Banned(banned, history))
+        never = (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id)
+        return search(
+            step, state, (), bos_id=prompt[:, -1], eos_id=None, seeds=seeds,
+            # those that look back must see the prompt as well
+            options=replace(chosen, block_ngrams=0, repetition_penalty=1.0),
+            max_length=options.max_length or self.sample_length, constraints=constraints,
+            forbidden=tuple(i for i in never if i is not None), pad_id=vocabulary.pad_id,
+        )  # fmt: skip
+
+    def _play_all(self, openings: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
+        return [self._play(one, options, options.seed + i) for i, one in enumerate(openings)]
 
     def _play(
         self, opening: Sequence[Sequence[int]], options: PredictOptions, seed: int
@@ -330,6 +370,7 @@ class LanguageModel(Task):
         state = self.model.initial_state(1)
         frame = torch.zeros(1, self.spec.keys, device=self.device)
         frames = [list(keys) for keys in opening]
+        temperature = 1.0 if options.temperature is None else options.temperature
         given = codec.keys(opening).to(self.device) if len(opening) else frame[:0]
         for place in range(len(opening) + (options.max_length or self.sample_length)):
             hidden, state = self.model.step(frame, state)
@@ -337,10 +378,10 @@ class LanguageModel(Task):
                 frame = given[place : place + 1]
                 continue
             logits = self.model.head(hidden).float()
-            if options.temperature == 0:
+            if temperature == 0:
                 frame = (logits > 0).float()
             else:
-                on = (logits / options.temperature).sigmoid()
+                on = (logits / temperature).sigmoid()
                 frame = torch.bernoulli(on, generator=generator)
             frames.append(codec.notes(frame[0]))
         return {"frames": frames}

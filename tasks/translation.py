@@ -1,6 +1,6 @@
 """Many to many through attention: a text in one language, or form, becomes a text in another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from data.spec import DataSpec
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from tasks import pictures
-from tasks.base import SPLIT_OF, PredictOptions
+from tasks.base import SPLIT_OF
 from tasks.by_length import bleu_by_length
 from tasks.generation import Generation
 from tasks.metrics import Score, bleu, chrf, exact_match, length_ratio, ter
@@ -46,6 +46,7 @@ class Translation(Generation):
         length_penalty: float = 1.0,
         max_new_tokens: int = 200,
         teacher_forcing: float = 1.0,
+        decoding: Mapping[str, Any] | None = None,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -53,6 +54,7 @@ class Translation(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
+            decoding=decoding,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
@@ -72,9 +74,12 @@ class Translation(Generation):
     def encode(self, batch: PairBatch) -> Memory:
         return self.model.encode(batch.source, batch.source_lengths)
 
-    def longest(self, memory: Memory) -> int:
+    def read(self, batch: Any) -> Memory:
+        return self.encode(batch)
+
+    def longest(self, memory: Memory) -> Tensor:
         # beyond this a text runs in circles; short sources still get room to unfold
-        return min(self.max_new_tokens, 3 * memory.mask.size(1) + 20)
+        return (3 * memory.mask.sum(1) + 20).clamp(max=self.max_new_tokens)
 
     def scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
@@ -147,21 +152,10 @@ class Translation(Generation):
         memory = self.model.encode(
             batch.source.to(self.device), batch.source_lengths.to(self.device)
         )
-        found = self.decode(memory, beam_size=self.beam_sizes["test"])
+        found = self.decode([memory], self.searches["test"])
         tokens = found.tokens[0, 0, : int(found.lengths[0, 0])]
         weights = self.attention(memory, tokens)
         return weights, inputs.tokens(batch.source[0].tolist()), outputs.tokens(tokens.tolist())
-
-    def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
-        """{"text", "score"}: the score is the log-probability over length ** length_penalty."""
-        answers: list[dict[str, Any]] = []
-        for start in range(0, len(raw), options.batch_size):
-            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
-            memory = self.model.encode(
-                batch.source.to(self.device), batch.source_lengths.to(self.device)
-            )
-            answers += self.answers(memory, options)
-        return answers
 
 
 def chinese(texts: Iterator[str]) -> bool:
