@@ -29,6 +29,8 @@ def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         )
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    if not rows:
+        raise ValueError(f"{answers} is empty: test the run again (train.py fit=false ckpt=...)")
     return config["task"], rows
 
 
@@ -36,7 +38,8 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
     """Paired bootstrap of two runs, by metric. ValueError where they cannot be compared."""
     import sacrebleu
 
-    from tasks.captioning_metrics import cider_by_picture
+    from tasks.captioning_metrics import bleu_of, bleu_statistics
+    from tasks.cider import cider_by_picture
     from tasks.significance import mean_score, paired_bootstrap
     from tasks.translation import chinese
 
@@ -65,9 +68,18 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
     most = max(map(len, references))
     columns = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     found = {}
-    for name, metric in (
-        ("bleu", sacrebleu.BLEU(tokenize=tokenize)), ("chrf", sacrebleu.CHRF()),
-    ):  # fmt: skip
+    captions = "bleu_tokenize" not in task
+    chosen: dict[str, Any] = {"chrf": sacrebleu.CHRF()}
+    if captions:  # as the test of captioning has it, 0 to 1
+
+        def bleu4(sums: Any) -> Any:
+            return np.array([bleu_of(row)[3] for row in sums])
+
+        stats = [np.array(bleu_statistics(own, references), float) for own in texts]
+        found["bleu4"] = paired_bootstrap(*stats, bleu4, samples=samples, seed=seed)
+    else:
+        chosen = {"bleu": sacrebleu.BLEU(tokenize=tokenize), **chosen}
+    for name, metric in chosen.items():
 
         def score(sums: Any, metric: Any = metric) -> Any:
             return np.array([metric._compute_score_from_stats(row.tolist()).score for row in sums])
@@ -84,7 +96,7 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
          in zip(own, references, strict=True)] for own in texts
     ]  # fmt: skip
     found["exact_match"] = means(exact)
-    if "bleu_tokenize" not in task:
+    if captions:
         found["cider"] = means([cider_by_picture(own, references) for own in texts])
     return {name: result._asdict() for name, result in found.items()}
 

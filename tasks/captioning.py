@@ -15,14 +15,16 @@ from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from tasks import captioning_metrics, pictures
 from tasks.base import SPLIT_OF
+from tasks.cider import cider, cider_plain
 from tasks.generation import Generation
+from tasks.meteor import meteor
 from tasks.metrics import exact_match
 from tasks.weights import read_backbone
 
 
 class Captioning(Generation):
     """`bleu1` to `bleu4`, `rouge_l` and `cider` as the coco-caption tool gives them, and
-    `exact_match`.
+    `exact_match`; after a test `meteor` (exact and stem stages) and `cider_plain` too.
 
     What a frozen encoder sees in a picture never changes, so it is computed once and kept in
     memory, up to `feature_memory` gigabytes (0: never). `weights` is a safetensors file of the
@@ -136,8 +138,14 @@ class Captioning(Generation):
         return {
             **{f"bleu{n}": score for n, score in enumerate(bleu, start=1)},
             "rouge_l": captioning_metrics.rouge_l(hypotheses, references),
-            "cider": captioning_metrics.cider(hypotheses, references),
+            "cider": cider(hypotheses, references),
             "exact_match": exact_match(hypotheses, references),
+        }
+
+    def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
+        return {
+            "meteor": meteor(hypotheses, references),
+            "cider_plain": cider_plain(hypotheses, references),
         }
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
-"""BLEU, ROUGE-L and CIDEr of captions, number for number as the coco-caption tool gives them.
+"""BLEU and ROUGE-L of captions, number for number as the coco-caption tool gives them.
 
-All take sentences as people write them and tokenise in the manner of the Penn Treebank, in lower
-case and without punctuation: scores of differently tokenised captions cannot be compared.
+CIDEr is in `cider`, METEOR in `meteor`. All take sentences as people write them and tokenise in the
+manner of the Penn Treebank, in lower case and without punctuation: scores of differently tokenised
+captions cannot be compared.
 """
 
 import math
@@ -58,20 +59,36 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list
 
     The brevity penalty takes for every caption the reference closest in length.
     """
+    rows = bleu_statistics(hypotheses, references)
+    return bleu_of([sum(column) for column in zip(*rows, strict=True)])
+
+
+def bleu_statistics(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[list[int]]:
+    """Of each caption 10 numbers that add up over a corpus, for `bleu_of`.
+
+    Its n-grams that a reference holds (n = 1 to 4), its n-grams, its length, the reference's.
+    """
     check_corpus(hypotheses, references)
-    hits, guesses = [0] * 4, [0] * 4
-    length = reference_length = 0
-    for hypothesis, several in _tokenized(hypotheses, references):
-        length += len(hypothesis)
-        reference_length += min(map(len, several), key=lambda n: (abs(n - len(hypothesis)), n))
-        for i, n in enumerate(ORDERS):
+    rows = []
+    for hypothesis, several in tokenized(hypotheses, references):
+        hits, guesses = [], []
+        for n in ORDERS:
             most: Ngrams = Counter()
             for reference in several:
-                most |= _ngrams(reference, n)
-            counts = _ngrams(hypothesis, n)
-            hits[i] += (counts & most).total()
-            guesses[i] += counts.total()
+                most |= ngrams(reference, n)
+            counts = ngrams(hypothesis, n)
+            hits.append((counts & most).total())
+            guesses.append(counts.total())
+        closest = min(map(len, several), key=lambda n: (abs(n - len(hypothesis)), n))
+        rows.append([*hits, *guesses, len(hypothesis), closest])
+    return rows
 
+
+def bleu_of(sums: Sequence[float]) -> list[float]:
+    """BLEU-1 to BLEU-4 of summed statistics."""
+    hits, guesses, (length, reference_length) = sums[:4], sums[4:8], sums[8:]
     # the tool's own guards against a division by zero, kept so that its numbers come out
     tiny, small = 1e-15, 1e-9
     ratio = (length + tiny) / (reference_length + small)
@@ -91,7 +108,7 @@ def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> f
     """
     check_corpus(hypotheses, references)
     scores = []
-    for hypothesis, several in _tokenized(hypotheses, references):
+    for hypothesis, several in tokenized(hypotheses, references):
         common = [_common_subsequence(hypothesis, reference) for reference in several]
         if not any(common):
             scores.append(0.0)
@@ -114,66 +131,14 @@ def _common_subsequence(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The mean over pictures of `cider_by_picture`."""
-    scores = cider_by_picture(hypotheses, references)
-    return sum(scores) / len(scores)
-
-
-def cider_by_picture(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr of each picture, 0 to 10: n-grams weighted by how rare they are among the references.
-
-    Vedantam et al. 2015, arXiv 1411.5726, in the variant of the tool's `Cider`: counts are clipped
-    and a difference in length costs exp(−d² / 72). One picture alone scores 0: nothing is rare.
-    """
-    check_corpus(hypotheses, references)
-    pairs = list(_tokenized(hypotheses, references))
-    pictures: list[Ngrams] = [Counter() for _ in ORDERS]  # n-gram → in how many pictures
-    for _, several in pairs:
-        for n, counter in zip(ORDERS, pictures, strict=True):
-            counter.update({ngram for reference in several for ngram in _ngrams(reference, n)})
-    log_pictures = math.log(len(pairs))
-
-    def weigh(tokens: list[str]) -> list[dict[tuple[str, ...], float]]:
-        return [
-            {
-                ngram: count * (log_pictures - math.log(max(1, counter[ngram])))
-                for ngram, count in _ngrams(tokens, n).items()
-            }
-            for n, counter in zip(ORDERS, pictures, strict=True)
-        ]
-
-    scores = []
-    for hypothesis, several in pairs:
-        ours = weigh(hypothesis)
-        score = 0.0
-        for reference in several:
-            # lengths are counted in bigrams, as the tool does
-            distance = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
-            likeness = sum(map(_clipped_cosine, ours, weigh(reference))) / len(ORDERS)
-            score += likeness * math.exp(-(distance**2) / 72)
-        scores.append(10 * score / len(several))
-    return scores
-
-
-def _clipped_cosine(
-    hypothesis: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]
-) -> float:
-    product = sum(
-        min(weight, reference[ngram]) * reference[ngram]
-        for ngram, weight in hypothesis.items()
-        if ngram in reference
-    )
-    norm = math.hypot(*hypothesis.values()) * math.hypot(*reference.values())
-    return product / norm if norm else product
-
-
-def _tokenized(
+def tokenized(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Each caption's tokens, and those of each of its references."""
     for hypothesis, several in zip(hypotheses, references, strict=True):
         yield tokenize(hypothesis), [tokenize(reference) for reference in several]
 
 
-def _ngrams(tokens: list[str], n: int) -> Ngrams:
+def ngrams(tokens: list[str], n: int) -> Ngrams:
+    """How often each run of n tokens occurs."""
     return Counter(zip(*(tokens[i:] for i in range(n)), strict=False))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reproduce import compare, summary
+from tasks.captioning_metrics import bleu
 
 
 def run(folder: Path, task: str, rows: list[dict]) -> str:
@@ -62,3 +63,23 @@ def test_a_directory_without_tested_runs_is_refused(tmp_path: Path) -> None:
     job(tmp_path, 0, "gru", 0, None)
     with pytest.raises(ValueError, match="holds no tested run"):
         summary(str(tmp_path))
+
+
+def test_an_empty_file_of_answers_is_named(tmp_path: Path) -> None:
+    one, other = (run(tmp_path / name, "t", []) for name in "ab")
+    with pytest.raises(ValueError, match=r"test.jsonl is empty"):
+        compare(one, other, samples=9, seed=1)
+
+
+def test_captions_are_compared_by_the_coco_bleu(tmp_path: Path) -> None:
+    references = [["a man rides a horse", "one man on a horse"], ["two dogs run in the snow"]]
+    texts = ["a man rides a horse", "two dogs run on snow"]
+    rows = [
+        {"prediction": text, "references": several}
+        for text, several in zip(texts, references, strict=True)
+    ]
+    one, other = (run(tmp_path / name, "tasks.captioning.Captioning", rows) for name in "ab")
+    found = compare(one, other, samples=9, seed=1)
+    assert list(found) == ["bleu4", "chrf", "exact_match", "cider"]
+    assert found["bleu4"]["first"] == pytest.approx(bleu(texts, references)[3])
+    assert found["bleu4"]["difference"] == 0

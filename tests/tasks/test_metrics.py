@@ -10,7 +10,13 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from data.batches import IGNORE
-from tasks import captioning_metrics, metrics
+from tasks import captioning_metrics, cider, meteor, metrics
+
+
+def captions(case: dict) -> tuple[list[str], list[list[str]]]:
+    texts = case["hypotheses"].items()
+    hypotheses = [text if isinstance(text, str) else text[0] for _, text in texts]
+    return hypotheses, [case["references"][key] for key, _ in texts]
 
 
 def golden_cases() -> list[dict]:
@@ -147,7 +153,7 @@ def test_bleu_takes_options_and_a_different_number_of_references():
     ],
 )
 def test_a_corpus_that_cannot_be_scored_is_named(hypotheses, references, message):
-    for metric in (metrics.bleu, captioning_metrics.bleu, captioning_metrics.cider):
+    for metric in (metrics.bleu, captioning_metrics.bleu, cider.cider, meteor.meteor):
         with pytest.raises(ValueError, match=message):
             metric(hypotheses, references)
 
@@ -180,9 +186,23 @@ def test_caption_bleu_by_hand():
 
 def test_cider_by_hand():
     # each caption of one word: only unigrams match, the other three orders are empty
-    assert captioning_metrics.cider(["cat", "cow"], [["cat"], ["dog"]]) == pytest.approx(1.25)
+    assert cider.cider(["cat", "cow"], [["cat"], ["dog"]]) == pytest.approx(1.25)
     # a word in every picture weighs nothing
-    assert captioning_metrics.cider(["cat"], [["cat"]]) == 0
+    assert cider.cider(["cat"], [["cat"]]) == 0
+
+
+def test_cider_d_clips_and_punishes_length_and_plain_cider_does_neither():
+    # two pictures share no word, so every n-gram weighs log 2; of the second nothing is right.
+    # "cat cat" and "cat": the cosine of unigrams is 1, and clipped 1·1 / (2·1); no pair is common
+    hypotheses, references = ["cat cat", "x"], [["cat"], ["dog"]]
+    assert cider.cider_plain(hypotheses, references) == pytest.approx(10 / 2 / 4)
+    clipped = 10 / 2 / 4 * 0.5 * math.exp(-1 / 72)  # a pair more than the reference has
+    assert cider.cider(hypotheses, references) == pytest.approx(clipped)
+
+
+def test_plain_cider_takes_stems():
+    assert cider.cider_plain(["playing", "x"], [["plays"], ["dog"]]) == pytest.approx(1.25)
+    assert cider.cider(["playing", "x"], [["plays"], ["dog"]]) == 0
 
 
 def test_tokens_are_those_of_the_coco_caption_tool():
@@ -196,25 +216,29 @@ def test_tokens_are_those_of_the_coco_caption_tool():
 
 def test_bleu_and_cider_are_those_of_the_coco_caption_tool():
     for case in golden_cases():
-        texts = case["hypotheses"].items()
-        hypotheses = [text if isinstance(text, str) else text[0] for _, text in texts]
-        references = [case["references"][key] for key, _ in texts]
+        hypotheses, references = captions(case)
         scores = captioning_metrics.bleu(hypotheses, references)
         assert scores == pytest.approx(case["bleu"], abs=1e-4)
-        assert captioning_metrics.cider(hypotheses, references) == pytest.approx(
-            case["cider"], abs=1e-4
-        )
+        assert cider.cider(hypotheses, references) == pytest.approx(case["cider"], abs=1e-4)
 
 
 def test_rouge_and_each_picture_s_cider_are_those_of_the_coco_caption_tool():
     for case in golden_cases():
-        texts = case["hypotheses"].items()
-        hypotheses = [text if isinstance(text, str) else text[0] for _, text in texts]
-        references = [case["references"][key] for key, _ in texts]
+        hypotheses, references = captions(case)
         rouge = captioning_metrics.rouge_l(hypotheses, references)
         assert rouge == pytest.approx(case["rouge_l"], abs=1e-4)
-        each = captioning_metrics.cider_by_picture(hypotheses, references)
+        each = cider.cider_by_picture(hypotheses, references)
         assert each[:20] == pytest.approx(case["cider_per_image"], abs=1e-4)
+
+
+def test_plain_cider_is_not_the_recorded_one():
+    for case in golden_cases():
+        assert cider.cider_plain(*captions(case)) > case["cider"] + 0.01
+
+
+def test_meteor_is_near_the_recorded_one_which_has_synonyms_and_paraphrases():
+    for case in golden_cases():
+        assert meteor.meteor(*captions(case)) == pytest.approx(case["meteor"], abs=0.018)
 
 
 def test_rouge_by_hand():
