@@ -3,7 +3,7 @@
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -82,7 +82,7 @@ class PredictOptions:
             given["beam_size"] += -given["beam_size"] % max(1, groups)
         method = "sample" if self.mbr else given.get("method", configured.method)
         for name, methods in ONLY.items():
-            if getattr(self, name) and method not in methods:
+            if getattr(self, name, None) and method not in methods:
                 raise ValueError(
                     f"{name} has no effect with method={method}: it is for {' and '.join(methods)}"
                 )
@@ -92,8 +92,8 @@ class PredictOptions:
                     f"mbr={self.mbr} chooses up to {self.mbr} of its own samples, got "
                     f"n_best={self.n_best}, method={self.method}"
                 )
-            given |= {"method": "sample", "n_best": self.mbr}
-        return replace(configured, **given)
+            given |= {"n_best": self.mbr}
+        return configured.by(**(given | {"method": method}))
 
 
 class Task(LightningModule):

@@ -1,22 +1,19 @@
 """How texts are found: the options of `models.decoding`, and those that speak of words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import sacrebleu
 
 from data.text_codec import TextCodec
 from models.decoding import DecodingOptions
+from models.decoding.options import READ_BY
 
 MARK = "▁"  # what a subword that begins a word begins with
 METRICS = ("chrf", "bleu")
-# options that only some methods read
-ONLY = {
-    **dict.fromkeys(("beam_size", "groups", "coverage_penalty", "required"), ("beam",)),
-    **dict.fromkeys(("top_k", "top_p", "min_p", "typical"), ("sample",)),
-    "temperature": ("sample", "distinct"),
-}
+# what is asked for in vain, where another method is taken
+ONLY = {**READ_BY, **dict.fromkeys(("beam_size", "required"), ("beam",))}
 NAMES = tuple(field.name for field in fields(DecodingOptions))
 
 
@@ -36,7 +33,7 @@ def configured(given: Mapping[str, Any] | None, **own: Any) -> DecodingOptions:
 
 def greedier(options: DecodingOptions, beam_size: int) -> DecodingOptions:
     """The same with another beam, for validation: one group, and one answer."""
-    return replace(options, method="beam", beam_size=beam_size, groups=1, n_best=1)
+    return options.by("beam", beam_size=beam_size, groups=1, n_best=1)
 
 
 @dataclass(frozen=True, kw_only=True)

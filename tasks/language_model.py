@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -343,18 +342,14 @@ class LanguageModel(Task):
         for symbols in prompt[:, :-1].unbind(1):
             _, state = step(symbols, state, ())
         history = prompt[:, 1:]
-        constraints = chosen.constraints(None, history)
         banned = [
             s for w in options.banned for s in spellings(self.codec.inputs, w, vocabulary.unk_id)
         ]
-        if banned:
-            constraints.append(Banned(banned, history))
         never = (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id)
         return search(
             step, state, (), bos_id=prompt[:, -1], eos_id=None, seeds=seeds,
-            # those that look back must see the prompt as well
-            options=replace(chosen, block_ngrams=0, repetition_penalty=1.0),
-            max_length=options.max_length or self.sample_length, constraints=constraints,
+            options=chosen, max_length=options.max_length or self.sample_length, history=history,
+            constraints=[Banned(banned, history)] if banned else [],
             forbidden=tuple(i for i in never if i is not None), pad_id=vocabulary.pad_id,
         )  # fmt: skip
 

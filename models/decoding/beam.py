@@ -12,6 +12,7 @@ from models.decoding.hypotheses import (
     Step,
     check_at_least,
     distinct,
+    first_symbols,
     merge,
     nothing,
     pick,
@@ -69,8 +70,7 @@ def beam_search(
     best = nothing(batch, beam_size, longest, pad_id, device)
     ended = torch.zeros(batch, dtype=torch.long, device=device)
     active = torch.arange(batch, device=device)  # the A sentences that are still searched
-    # (A * W,) for W live prefixes a sentence
-    last = torch.zeros(batch, dtype=torch.long, device=device) + bos_id
+    last = first_symbols(state, bos_id)  # (A * W,) for W live prefixes a sentence
     sums = torch.zeros(batch, 1, device=device)  # (A, W); at first there is one prefix
     extra = torch.zeros_like(sums)  # what `penalty` adds
     prefixes = last.new_empty(batch, 1, 0)  # (A, W, length)
@@ -178,10 +178,10 @@ def diverse_beam_search(
 
     width = beam_size // groups
     caps, _ = row_caps(max_length, batch, device)
-    first = torch.zeros(batch, dtype=torch.long, device=device) + bos_id
     found = beam_search(
         step, repeat(state, groups), repeat(context, groups),
-        bos_id=first.repeat_interleave(groups), eos_id=eos_id, beam_size=width,
+        bos_id=first_symbols(state, bos_id).repeat_interleave(groups), eos_id=eos_id,
+        beam_size=width,
         max_length=caps.repeat_interleave(groups), length_penalty=length_penalty,
         length_norm=length_norm, n_best=width, patience=patience,
         constraints=[of_groups(c) for c in constraints], penalty=penalty,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.state import State
+from models.state import State, leaves
 
 Context = Any  # what a step reads and never changes: nested tuples of (N, ...) tensors, or None
 Step = Callable[[Tensor, State, Context], tuple[Tensor, State]]  # (N,) → log-probs (N, V), state
@@ -107,6 +107,12 @@ def repeat(parts: Any, times: int) -> Any:
     if times == 1:
         return parts
     return map_rows(lambda part: part.repeat_interleave(times, dim=0), parts)
+
+
+def first_symbols(state: State, bos_id: int | Tensor) -> Tensor:
+    """The first symbol, one for all rows or one a row (B,) → (B,)."""
+    leaf = leaves(state)[0]
+    return torch.zeros(len(leaf), dtype=torch.long, device=leaf.device) + bos_id
 
 
 def row_caps(max_length: int | Tensor, batch: int, device: torch.device) -> tuple[Tensor, int]:

@@ -1,9 +1,9 @@
 """All options of a search in one place, and the search that they describe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from models.decoding.beam import beam_search, diverse_beam_search
@@ -14,15 +14,28 @@ from models.decoding.constraints import (
     RepetitionPenalty,
     Required,
 )
-from models.decoding.hypotheses import Context, Hypotheses, Step, check_at_least, trim
+from models.decoding.hypotheses import (
+    Context,
+    Hypotheses,
+    Step,
+    check_at_least,
+    first_symbols,
+    trim,
+)
 from models.decoding.penalties import LengthNorm, Penalty
 from models.decoding.rollout import greedy, sample
 from models.decoding.sampling import filters
 from models.decoding.selection import WithRequired, likeliest
 from models.decoding.stochastic import stochastic_beam_search
-from models.state import State, leaves
+from models.state import State
 
 METHODS = ("beam", "sample", "distinct")
+# options that only some methods read
+READ_BY = {
+    **dict.fromkeys(("top_k", "top_p", "min_p", "typical"), ("sample",)),
+    "temperature": ("sample", "distinct"),
+    **dict.fromkeys(("coverage_penalty", "patience", "groups"), ("beam",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +80,12 @@ class DecodingOptions:
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p,
             typical=self.typical,
         )  # fmt: skip
-        self._refuse_what_is_ignored()
+        for name, default in unread(self.method).items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"method={self.method} has no {name}, got {getattr(self, name)}: "
+                    f"leave it at {default}, or choose another method"
+                )
         if self.method == "distinct" and self.temperature == 0:
             raise ValueError(
                 "temperature=0 leaves nothing to draw without replacement: use method=beam"
@@ -79,20 +97,9 @@ class DecodingOptions:
         if self.method == "beam" and self.beam_size % self.groups:
             raise ValueError(f"groups={self.groups} must divide beam_size={self.beam_size}")
 
-    def _refuse_what_is_ignored(self) -> None:
-        ignored: dict[str, float | None] = {}
-        if self.method != "sample":
-            ignored |= {"top_k": None, "top_p": None, "min_p": None, "typical": None}
-        if self.method == "beam":
-            ignored |= {"temperature": 1.0}
-        else:
-            ignored |= {"coverage_penalty": 0.0, "patience": 1.0, "groups": 1}
-        for name, default in ignored.items():
-            if getattr(self, name) != default:
-                raise ValueError(
-                    f"method={self.method} has no {name}, got {getattr(self, name)}: "
-                    f"leave it at {default}, or choose another method"
-                )
+    def by(self, method: str, **changed: Any) -> "DecodingOptions":
+        """The same for another method, without what that one does not read, and with changes."""
+        return replace(self, **{"method": method, **unread(method), **changed})
 
     def constraints(self, eos_id: int | None, history: Tensor | None = None) -> list[Constraint]:
         """Those that these options name. `history` (B, H): a prompt, -1 where a row has none."""
@@ -104,6 +111,15 @@ class DecodingOptions:
         if self.repetition_penalty != 1.0:
             found.append(RepetitionPenalty(self.repetition_penalty, history))
         return found
+
+
+def unread(method: str) -> dict[str, Any]:
+    """The options that a method does not read, with their defaults."""
+    return {
+        field.name: field.default
+        for field in fields(DecodingOptions)
+        if field.name in READ_BY and method not in READ_BY[field.name]
+    }
 
 
 def search(
@@ -140,10 +156,9 @@ def search(
     if required is not None:
         constraints = (*constraints, required)
     if options.method == "sample":
-        leaf = leaves(state)[0]
-        first = torch.zeros(len(leaf), dtype=torch.long, device=leaf.device) + bos_id
         return sample(
-            step, state, context, prompt=first[:, None], max_new_tokens=max_length,
+            step, state, context,
+            prompt=first_symbols(state, bos_id)[:, None], max_new_tokens=max_length,
             temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
             min_p=options.min_p, typical=options.typical, count=options.n_best, seeds=seeds,
             eos_id=eos_id, constraints=constraints, forbidden=forbidden, pad_id=pad_id,

@@ -11,6 +11,7 @@ from models.decoding.hypotheses import (
     Hypotheses,
     Step,
     check_at_least,
+    first_symbols,
     nothing,
     pick,
     repeat,
@@ -21,7 +22,7 @@ from models.decoding.hypotheses import (
 )
 from models.decoding.penalties import LengthNorm
 from models.decoding.sampling import draw, filters
-from models.state import State, leaves
+from models.state import State
 
 # log-probs (A, V), their rows (A,), the place → symbols (A,)
 Choose = Callable[[Tensor, Tensor, int], Tensor]
@@ -43,11 +44,9 @@ def greedy(
     pad_id: int = 0,
 ) -> Hypotheses:
     """The likeliest symbol at each step, until `eos_id` or `max_length` symbols (K = 1)."""
-    leaf = leaves(state)[0]
-    first = torch.zeros(len(leaf), dtype=torch.long, device=leaf.device) + bos_id
     return _roll_out(
         step,
-        (first, state, context),
+        (first_symbols(state, bos_id), state, context),
         lambda log_probs, rows, place: log_probs.argmax(-1),
         eos_id=eos_id,
         max_length=max_length,

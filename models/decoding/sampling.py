@@ -64,8 +64,8 @@ def keep_min_p(share: float, log_probs: Tensor) -> Tensor:
     """Those at least `share` times as likely as the likeliest (Nguyen et al. 2024, arXiv
     2407.01082).
     """
-    least = log_probs.softmax(-1).amax(-1, keepdim=True) * share
-    return log_probs.masked_fill(log_probs.softmax(-1) < least, -torch.inf)
+    mass = log_probs.softmax(-1)
+    return log_probs.masked_fill(mass < mass.amax(-1, keepdim=True) * share, -torch.inf)
 
 
 def keep_typical(share: float, log_probs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from models.decoding.hypotheses import (
     Context,
     Step,
     check_at_least,
+    first_symbols,
     merge,
     nothing,
     pick,
@@ -65,7 +66,7 @@ def stochastic_beam_search(
     pool = nothing(batch, beam_size, longest, pad_id, device)  # scores: with noise
     own = torch.full((batch, beam_size), -torch.inf, device=device)  # log-probabilities of these
     active = torch.arange(batch, device=device)
-    last = torch.zeros(batch, dtype=torch.long, device=device) + bos_id
+    last = first_symbols(state, bos_id)
     sums = torch.zeros(batch, 1, device=device)
     disturbed = torch.zeros(batch, 1, device=device)  # conditioning on any value changes nothing
     prefixes = last.new_empty(batch, 1, 0)

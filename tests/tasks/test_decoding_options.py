@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import build
 from predict import Predictor
+from tasks.base import PredictOptions
+from tasks.decoding import configured, greedier
 from tests.tasks.conftest import ALWAYS, CONFIGS, SMALL
 
 SOURCES = ["3 May 1999", "12.10.2004", "Monday, 3 January 2011"]
@@ -118,3 +120,16 @@ def test_running_text_keeps_to_what_is_banned(write: Predictor) -> None:
     usual = texts(write, ["x"], temperature=0.0)[0][1:]
     assert usual[0] not in texts(write, ["x"], temperature=0.0, banned=[usual[0]])[0][1:]
     assert texts(write, ["x"], method="beam", beam_size=3) != ["x"]
+
+
+def test_another_method_leaves_behind_what_only_the_configured_one_reads() -> None:
+    own = {"beam_size": 5, "length_penalty": 1.0}
+    sampled = configured({"method": "sample", "temperature": 0.8, "top_k": 5}, **own)
+    searched = configured({"coverage_penalty": 0.2, "patience": 2.0, "min_length": 3}, **own)
+    validated = greedier(sampled, 1)
+    assert (validated.method, validated.temperature, validated.top_k) == ("beam", 1.0, None)
+    for asked in (PredictOptions(mbr=8), PredictOptions(method="sample")):
+        drawn = asked.over(searched)
+        assert (drawn.method, drawn.coverage_penalty, drawn.patience) == ("sample", 0.0, 1.0)
+        assert drawn.min_length == 3, "every method reads this one"
+    assert PredictOptions().over(searched) == searched
