@@ -12,7 +12,8 @@ and from Python: `from predict import load; model = load(RUN); model(["a charmin
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +31,33 @@ class Predictor:
         Inputs are texts, paths of pictures, PIL pictures, lists of numbers or of frames, as the
         data was. A mistyped option is a TypeError, a wrong value a ValueError.
         """
-        import torch
-
-        from tasks.base import PredictOptions, cast
+        from tasks.base import PredictOptions
 
         if isinstance(inputs, (str, bytes)):
             raise TypeError('give a list of inputs: model(["a text"]), not model("a text")')
-        raw = [self.task.codec.parse(one) if isinstance(one, str) else one for one in inputs]
-        with torch.inference_mode(), cast(self.task, self.precision):
-            return self.task.predict(raw, PredictOptions(**options))  # type: ignore[no-any-return]
+        with self._ready():
+            return self.task.predict(self._raw(inputs), PredictOptions(**options))  # type: ignore[no-any-return]
 
     def score(self, pairs: Sequence[tuple[Any, str]], batch_size: int = 64) -> list[dict[str, Any]]:
         """(input, text) → the text's log-probability, and that a symbol."""
+        if not hasattr(self.task, "likelihoods"):
+            raise ValueError(f"score is for translation and captioning, not for {self.task.name}")
+        raw, targets = self._raw([one for one, _ in pairs]), [target for _, target in pairs]
+        with self._ready():
+            return self.task.likelihoods(raw, targets, batch_size)  # type: ignore[no-any-return]
+
+    def _raw(self, inputs: Sequence[Any]) -> list[Any]:
+        return [self.task.codec.parse(one) if isinstance(one, str) else one for one in inputs]
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """Without gradients, in the precision of training."""
         import torch
 
         from tasks.base import cast
 
-        if not hasattr(self.task, "likelihoods"):
-            raise ValueError(f"score is for translation and captioning, not for {self.task.name}")
-        raw = [self.task.codec.parse(one) if isinstance(one, str) else one for one, _ in pairs]
         with torch.inference_mode(), cast(self.task, self.precision):
-            found: list[dict[str, Any]] = self.task.likelihoods(
-                raw, [t for _, t in pairs], batch_size
-            )
-        return found
+            yield
 
     @property
     def plays(self) -> bool:

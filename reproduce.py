@@ -9,7 +9,7 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
 
     from tasks.captioning_metrics import bleu_of, bleu_statistics
     from tasks.cider import cider_by_picture
+    from tasks.metrics import exact_matches, reference_columns
     from tasks.significance import mean_score, paired_bootstrap
-    from tasks.translation import chinese
+    from tasks.translation import bleu_tokenizer
 
     (task, rows_a), (other, rows_b) = read_run(run_a), read_run(run_b)
     if task["_target_"] != other["_target_"]:
@@ -62,11 +63,7 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
         return {"accuracy": found._asdict()}
     references = [row["references"] for row in rows_a]
     texts = [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)]
-    tokenize = task.get("bleu_tokenize", "auto")
-    if tokenize == "auto":
-        tokenize = "zh" if chinese(several[0] for several in references) else "13a"
-    most = max(map(len, references))
-    columns = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    columns = reference_columns(references)
     found = {}
     captions = "bleu_tokenize" not in task
     chosen: dict[str, Any] = {"chrf": sacrebleu.CHRF()}
@@ -78,6 +75,7 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
         stats = [np.array(bleu_statistics(own, references), float) for own in texts]
         found["bleu4"] = paired_bootstrap(*stats, bleu4, samples=samples, seed=seed)
     else:
+        tokenize = bleu_tokenizer(task["bleu_tokenize"], references)
         chosen = {"bleu": sacrebleu.BLEU(tokenize=tokenize), **chosen}
     for name, metric in chosen.items():
 
@@ -87,15 +85,11 @@ def compare(run_a: str, run_b: str, *, samples: int, seed: int) -> dict[str, Any
         stats = [np.array(metric._extract_corpus_statistics(own, columns), float) for own in texts]
         found[name] = paired_bootstrap(*stats, score, samples=samples, seed=seed)
 
-    def means(values: list[list[float]]) -> Any:
+    def means(values: Sequence[Sequence[float]]) -> Any:
         pairs = [np.stack([np.array(own, float), np.ones(len(own))], axis=1) for own in values]
         return paired_bootstrap(*pairs, mean_score, samples=samples, seed=seed)
 
-    exact = [
-        [float(text.strip() in {r.strip() for r in several}) for text, several
-         in zip(own, references, strict=True)] for own in texts
-    ]  # fmt: skip
-    found["exact_match"] = means(exact)
+    found["exact_match"] = means([exact_matches(own, references) for own in texts])
     if captions:
         found["cider"] = means([cider_by_picture(own, references) for own in texts])
     return {name: result._asdict() for name, result in found.items()}

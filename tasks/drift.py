@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.language_model import LanguageModel
-from tasks.rows import Row
+from tasks.rows import Row, mean
 
 ROWS, CONTEXT, SLICES = 16, 32, 8
 CURVES = ("forced_entropy", "forced_nll", "free_entropy", "free_nll")
@@ -73,14 +73,10 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
         return {}
     later = rows[len(rows) // 2 :]
     return {
-        "forced_entropy": _mean(rows, "forced_entropy"),
-        "free_entropy": _mean(rows, "free_entropy"),
-        "entropy_drift": _mean(later, "free_entropy") - _mean(later, "forced_entropy"),
+        "forced_entropy": mean(rows, "forced_entropy"),
+        "free_entropy": mean(rows, "free_entropy"),
+        "entropy_drift": mean(later, "free_entropy") - mean(later, "forced_entropy"),
     }
-
-
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return float(sum(r[name] * r["count"] for r in rows) / sum(r["count"] for r in rows))
 
 
 def _go_on(

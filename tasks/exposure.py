@@ -9,7 +9,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from tasks.metrics import total
-from tasks.rows import Row
+from tasks.rows import Row, mean
 
 STARTS = (1, 2, 4, 6, 9, 13, 19, 27, 41, 61, 101)  # the first position of each bucket
 CURVES = ("forced_accuracy", "free_aligned", "free_accuracy")
@@ -101,8 +101,7 @@ def common(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
     """Free running and teacher forcing over all positions, and how far they are apart."""
-    count = sum(row["count"] for row in rows)
-    if not count:
+    if not rows:
         return {}
-    mean = {name: sum(row[name] * row["count"] for row in rows) / count for name in CURVES}
-    return mean | {"exposure_gap": mean["forced_accuracy"] - mean["free_aligned"]}
+    means = {name: mean(rows, name) for name in CURVES}
+    return means | {"exposure_gap": means["forced_accuracy"] - means["free_aligned"]}

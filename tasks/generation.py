@@ -150,8 +150,8 @@ class Generation(Task):
         required: Required | None = None,
     ) -> Hypotheses:
         """Texts of each row, as `options` say; a memory of this model and of each member."""
-        step, state, penalty = self._step(memories), self._start(memories), None
-        context: Any = tuple(memories) if self.members else memories[0]
+        step, state, context = self._start(memories)
+        penalty = None
         if options.coverage_penalty and options.method == "beam":
             if self.members or self.model.decoder.attention is None:
                 raise ValueError(
@@ -171,7 +171,9 @@ class Generation(Task):
             forbidden=(self.pad_id, self.bos_id), pad_id=self.pad_id,
         )  # fmt: skip
 
-    def _step(self, memories: Sequence[Memory]) -> Step:
+    def _start(self, memories: Sequence[Memory]) -> tuple[Step, State, Any]:
+        """The step, state and context of this model, or of an ensemble with its members."""
+
         def of(model: EncoderDecoder) -> Step:
             def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
                 log_probs, _, following = model.step(tokens, state, context)
@@ -179,13 +181,11 @@ class Generation(Task):
 
             return step
 
-        steps = [of(task.model) for task in (self, *self.members)]
-        return ensemble(steps) if self.members else steps[0]
-
-    def _start(self, memories: Sequence[Memory]) -> State:
-        tasks = (self, *self.members)
-        states = [t.model.initial_state(m) for t, m in zip(tasks, memories, strict=True)]
-        return tuple(states) if self.members else states[0]
+        models = [task.model for task in (self, *self.members)]
+        states = [model.initial_state(m) for model, m in zip(models, memories, strict=True)]
+        if not self.members:
+            return of(models[0]), states[0], memories[0]
+        return ensemble([of(model) for model in models]), tuple(states), tuple(memories)
 
     def longest(self, memory: Memory) -> int | Tensor:
         """How many symbols a decoded text may have: one number, or one a row (B,)."""
@@ -339,11 +339,9 @@ class Generation(Task):
             ids = [torch.tensor([*self.codec.outputs.encode(t), self.eos_id]) for t in some]
             padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
             lengths = torch.tensor([len(one) for one in ids], device=self.device)
-            context: Any = tuple(memories) if self.members else memories[0]
             found = score(
-                self._step(memories), self._start(memories), context, bos_id=self.bos_id,
-                targets=padded, lengths=lengths,
-            )  # fmt: skip
+                *self._start(memories), bos_id=self.bos_id, targets=padded, lengths=lengths
+            )
             answers += [
                 {"log_probability": total, "per_symbol": total / n, "symbols": n}
                 for total, n in zip(found.total.tolist(), lengths.tolist(), strict=True)

@@ -132,14 +132,14 @@ class Labelling(Task):
 
     def metrics(self, split: str) -> dict[str, float]:
         values = self.sums.results(self.trainer)
-        if not self.real and split == "test":
+        if self.real:
+            return values
+        self.matrix = self.confusion.result(self.trainer)
+        self.reliability = self.calibration.result(self.trainer)
+        values |= {"accuracy": accuracy(self.matrix), "f1": macro_f1(self.matrix)}
+        values["ece"] = calibration_error(self.reliability)
+        if split == "test":
             self._leave_answers()
-        if not self.real:
-            self.matrix = self.confusion.result(self.trainer)
-            self.reliability = self.calibration.result(self.trainer)
-            values |= {"accuracy": accuracy(self.matrix), "f1": macro_f1(self.matrix)}
-            values["ece"] = calibration_error(self.reliability)
-        if not self.real and split == "test":
             self._leave_classes()
         return values
 

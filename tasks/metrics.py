@@ -159,11 +159,15 @@ def bits_per(nll_sum: float, counts: Mapping[str, int]) -> dict[str, float]:
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """The share of hypotheses that equal one of their references, 0 to 1; outer space is free."""
     check_corpus(hypotheses, references)
-    hits = sum(
+    return sum(exact_matches(hypotheses, references)) / len(hypotheses)
+
+
+def exact_matches(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[bool]:
+    """Which hypotheses equal one of their references; outer space is free."""
+    return [
         hypothesis.strip() in {reference.strip() for reference in several}
         for hypothesis, several in zip(hypotheses, references, strict=True)
-    )
-    return hits / len(hypotheses)
+    ]
 
 
 class Score(NamedTuple):
@@ -235,11 +239,14 @@ def _corpus_score(
     references: Sequence[Sequence[str]],
 ) -> Score:
     check_corpus(hypotheses, references)
-    # sacreBLEU wants one list a reference number, with None where a sentence has fewer
-    most = max(len(several) for several in references)
-    columns = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
-    result = metric.corpus_score(list(hypotheses), columns)
+    result = metric.corpus_score(list(hypotheses), reference_columns(references))
     return Score(result.score, f"{result.name}|{metric.get_signature().format()}")
+
+
+def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """As sacreBLEU wants them: a list a reference number, None where a sentence has fewer."""
+    most = max(len(several) for several in references)
+    return [[r[i] if i < len(r) else None for r in references] for i in range(most)]
 
 
 def check_corpus(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,11 @@ def label(row: Row) -> str:
     return f"{row['from']}–{row['to']}" if row["to"] > row["from"] else str(row["from"])
 
 
+def mean(rows: Sequence[Row], name: str) -> float:
+    """A measurement over all buckets, each weighing as much as it holds."""
+    return float(sum(row[name] * row["count"] for row in rows) / sum(row["count"] for row in rows))
+
+
 def append(path: Path, rows: Sequence[Row], **first: Any) -> None:
     """Add rows to a CSV file, each beginning with the columns `first` (the split, the step)."""
     if not rows:

@@ -1,6 +1,6 @@
 """Many to many through attention: a text in one language, or form, becomes a text in another."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,7 @@ class Translation(Generation):
         }
 
     def bleu(self, hypotheses: list[str], references: list[list[str]]) -> Score:
-        tokenize: Any = self.bleu_tokenize
-        if tokenize == "auto":
-            tokenize = "zh" if chinese(several[0] for several in references) else "13a"
+        tokenize = bleu_tokenizer(self.bleu_tokenize, references)
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
         return bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
 
@@ -156,6 +154,13 @@ class Translation(Generation):
         tokens = found.tokens[0, 0, : int(found.lengths[0, 0])]
         weights = self.attention(memory, tokens)
         return weights, inputs.tokens(batch.source[0].tolist()), outputs.tokens(tokens.tolist())
+
+
+def bleu_tokenizer(configured: str, references: Sequence[Sequence[str]]) -> Any:
+    """sacreBLEU's tokenizer: as configured, or with "auto" by what the references are."""
+    if configured != "auto":
+        return configured
+    return "zh" if chinese(several[0] for several in references) else "13a"
 
 
 def chinese(texts: Iterator[str]) -> bool:
