@@ -29,6 +29,16 @@ EXPERIMENTS = sorted(
 )
 
 
+# To copy over 1,000 steps a cell must know how many have passed. These can from the start, when
+# they are told how long the memory is to last; all else stays as their YAML has it.
+TOLD = {
+    "copy_1000": {
+        "lru": ["cell.min_radius=0.999", "cell.max_radius=0.9999"],  # 1,000 to 10,000 steps
+        "hgrn": ["cell.rotation=true", "cell.lower_bound=0.999"],
+    }
+}
+
+
 class Run(NamedTuple):
     experiment: str
     cell: str
@@ -37,6 +47,10 @@ class Run(NamedTuple):
     @property
     def metric(self) -> str:
         return "test/mse" if self.experiment.startswith("adding") else "test/loss"
+
+    @property
+    def told(self) -> list[str]:
+        return TOLD.get(self.experiment, {}).get(self.cell, [])
 
     def file(self, folder: Path) -> Path:
         return folder / self.experiment / f"{self.cell}-{self.seed}.json"
@@ -73,7 +87,7 @@ def main() -> None:
 
 def once(run: Run, folder: Path, overrides: list[str]) -> bool:
     """Train and test, unless that was done before with the same settings; False where it failed."""
-    file = run.file(folder)
+    file, overrides = run.file(folder), [*run.told, *overrides]
     if file.exists() and json.loads(file.read_text())["overrides"] == overrides:
         return True
     place = file.with_suffix("")

@@ -1,6 +1,7 @@
 """What every cell of configs/cell promises, and the equations of those we ship, written out."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hydra.utils
@@ -10,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from models.cells.gru import GRU
+from models.cells.hgrn import HGRN
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
 from models.cells.rnn import RNN
@@ -39,16 +41,21 @@ class Sums(StepwiseLayer):
         return hidden, (hidden,)
 
 
+VARIANTS: dict[str, Callable[..., RecurrentLayer]] = {  # beside what the YAML files say
+    "stepwise": Sums,
+    "rnn_relu": partial(RNN, nonlinearity="relu"),
+    "hgrn_rotation": partial(HGRN, rotation=True),
+}
+
+
 def factory(name: str) -> Callable[..., RecurrentLayer]:
-    if name == "stepwise":
-        return Sums
-    if name == "rnn_relu":
-        return lambda **sizes: RNN(**sizes, nonlinearity="relu")
+    if name in VARIANTS:
+        return VARIANTS[name]
     path = next(path for path in CELLS if path.stem == name)
     return hydra.utils.instantiate(yaml.safe_load(path.read_text()))
 
 
-NAMES = [*(path.stem for path in CELLS), "rnn_relu", "stepwise"]
+NAMES = [*(path.stem for path in CELLS), *VARIANTS]
 every_cell = pytest.mark.parametrize("name", NAMES)
 
 
