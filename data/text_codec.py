@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,17 @@ class TextCodec:
             if len(read) != len(text):  # converted or normalised to another length
                 ends = ends * len(text) // max(1, len(read))
             yield ids, ends
+
+    def pieces(self, text: str) -> list[str]:
+        """A text → what each of its tokens was written as, known to the vocabulary or not."""
+        read = self.settings.ready(text)
+        if self._fast:
+            read = self._normalised(read)
+            ends = [0, *self._ends(read).tolist()]
+            places = list(pairwise(ends))
+        else:
+            places = self.tokenizer.encode(read, add_special_tokens=False).offsets
+        return [read[start:end].strip() for start, end in places]
 
     def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Words that are tokens already → ids, one each."""

@@ -232,9 +232,13 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive_search(cell: str, shape: str)
     assert_same(listed(first, 0), found[:1])
 
 
+WAYS = ["n_best", "ensemble", *(pytest.param(way, marks=pytest.mark.slow)
+                                for way in ("groups", "sample", "prefix"))]  # fmt: skip
+
+
 @every_shape
 @every_cell
-@pytest.mark.parametrize("way", ["n_best", "groups", "sample", "prefix", "ensemble"])
+@pytest.mark.parametrize("way", WAYS)
 def test_what_is_found_is_whole_and_scored_as_one_pass_scores_it(
     way: str, cell: str, shape: str
 ) -> None:
