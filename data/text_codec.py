@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,11 +115,15 @@ class TextCodec:
         read = self.settings.ready(text)
         if self._fast:
             read = self._normalised(read)
-            ends = [0, *self._ends(read).tolist()]
-            places = list(pairwise(ends))
+            ends = self._ends(read).tolist()
+            places = list(zip([0, *ends], ends, strict=False))
         else:
             places = self.tokenizer.encode(read, add_special_tokens=False).offsets
-        return [read[start:end].strip() for start, end in places]
+        before = [0, *(end for _, end in places)]  # a ▁ put in front claims what the next one has
+        return [
+            read[max(start, last) : end].strip()
+            for (start, end), last in zip(places, before, strict=False)
+        ]
 
     def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Words that are tokens already → ids, one each."""

@@ -98,7 +98,7 @@ def test_the_pieces_of_a_text_are_what_was_written_known_or_not(changes: dict[st
     pieces = codec.pieces(text)
     assert len(pieces) == len(codec.encode(text))
     assert "".join(pieces) == text.replace(" ", "")
-    if codec.settings.kind == "words":
+    if codec.settings.kind == "words" and "jieba" not in changes.values():
         assert {"Zorblax", "Ürük"} <= set(pieces)
         assert codec.tokens(codec.encode(text))[pieces.index("Zorblax")] == "<unk>"
 
