@@ -214,7 +214,7 @@ def write_music(answers: list[dict[str, Any]], folder: Path) -> None:
 
 
 def main() -> None:
-    arguments = parser().parse_args()
+    arguments = parser().parse_intermixed_args()  # options may stand among the inputs
     options = {name: getattr(arguments, name) for name in OPTIONS}
     inputs = read_inputs(arguments)
     model = load(

@@ -110,6 +110,21 @@ class TextCodec:
                 ends = ends * len(text) // max(1, len(read))
             yield ids, ends
 
+    def pieces(self, text: str) -> list[str]:
+        """A text → what each of its tokens was written as, known to the vocabulary or not."""
+        read = self.settings.ready(text)
+        if self._fast:
+            read = self._normalised(read)
+            ends = self._ends(read).tolist()
+            places = list(zip([0, *ends], ends, strict=False))
+        else:
+            places = self.tokenizer.encode(read, add_special_tokens=False).offsets
+        before = [0, *(end for _, end in places)]  # a ▁ put in front claims what the next one has
+        return [
+            read[max(start, last) : end].strip()
+            for (start, end), last in zip(places, before, strict=False)
+        ]
+
     def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Words that are tokens already → ids, one each."""
         found = [

@@ -106,13 +106,14 @@ def consensus(texts: Sequence[str], metric: str) -> list[float]:
     ]
 
 
-def source_words(tokens: Sequence[str]) -> list[str]:
-    """For each symbol of an input, the whole word that it is part of."""
+def source_words(codec: TextCodec, text: str) -> list[str]:
+    """For each symbol of an input, the whole word that it is part of, as it was written."""
+    tokens, pieces = codec.tokens(codec.encode(text)), codec.pieces(text)
     if not any(token.startswith(MARK) for token in tokens):
-        return list(tokens)
+        return pieces
     groups: list[list[str]] = []
-    for token in tokens:
+    for token, piece in zip(tokens, pieces, strict=True):
         if token.startswith(MARK) or not groups:
             groups.append([])
-        groups[-1].append(token)
-    return ["".join(group).removeprefix(MARK) for group in groups for _ in group]
+        groups[-1].append(piece)
+    return ["".join(group) for group in groups for _ in group]

@@ -260,7 +260,7 @@ class Generation(Task):
             some = raw[start : start + options.batch_size]
             batch: Any = self.codec.batch(some)
             seeds = range(options.seed + start, options.seed + start + len(some))
-            answers += self.answers(self._memories(batch), batch, options, seeds)
+            answers += self.answers(some, self._memories(batch), options, seeds)
         return answers
 
     def _memories(self, batch: Any) -> list[Memory]:
@@ -269,13 +269,17 @@ class Generation(Task):
         return [task.read(batch) for task in (self, *self.members)]
 
     def answers(
-        self, memories: Sequence[Memory], batch: Any, options: PredictOptions, seeds: Sequence[int]
+        self,
+        raw: Sequence[Any],
+        memories: Sequence[Memory],
+        options: PredictOptions,
+        seeds: Sequence[int],
     ) -> list[dict[str, Any]]:
         """What `predict` gives for one batch."""
         codec, words, rows = self.codec.outputs, options.words(), len(memories[0].summary)
         assert codec is not None and self.spec.output_vocabulary is not None
         unk = self.spec.output_vocabulary.unk_id
-        if words.replace_unknown and (unk is None or not hasattr(batch, "source")):
+        if words.replace_unknown and (unk is None or self.codec.inputs is None):
             raise ValueError("replace_unknown needs a text as input and a vocabulary with <unk>")
         if words.replace_unknown and self.model.decoder.attention is None:
             raise ValueError("replace_unknown needs a decoder with attention")
@@ -302,7 +306,7 @@ class Generation(Task):
                 text = self.text(tokens)
                 if words.replace_unknown and unk in tokens.tolist():
                     one = Memory(*(part[row : row + 1] for part in memories[0][:3]))
-                    text = self._replaced(text, tokens, one, batch.source[row], unk)
+                    text = self._replaced(text, tokens, one, raw[row], unk)
                 best.append({"text": text, "score": round(value, 6)})
             if not best:
                 raise ValueError("no text meets what is asked for: ask for less, or allow more")
@@ -314,18 +318,22 @@ class Generation(Task):
         return answers
 
     def _replaced(
-        self, text: str, tokens: Tensor, memory: Memory, source: Tensor, unk: int | None
+        self, text: str, tokens: Tensor, memory: Memory, source: str, unk: int | None
     ) -> str:
-        """Put the word of the input that was attended most (but its end) where <unk> stands."""
-        assert self.codec.inputs is not None and self.codec.outputs is not None
-        symbol = self.codec.outputs.symbols[unk or 0]
-        read = self.codec.inputs.tokens(source[: int(memory.mask.sum()) - 1].tolist())
-        if not read:
+        """Put the word of the input that was attended most (but its end) where <unk> stands.
+
+        The word is taken as it was written: what the target's vocabulary lacks, the source's often
+        lacks too.
+        """
+        assert self.codec.inputs is not None and self.codec.outputs is not None and unk is not None
+        symbol = self.codec.outputs.decode([unk])
+        names = source_words(self.codec.inputs, source)[: int(memory.mask.sum()) - 1]
+        if not names or not symbol:
             return text
-        weights, names = self.attention(memory, tokens)[:, : len(read)], source_words(read)
-        for place in (tokens == unk).nonzero().flatten().tolist():
-            text = text.replace(symbol, names[int(weights[place].argmax())], 1)
-        return text
+        weights = self.attention(memory, tokens)[:, : len(names)]
+        chosen = [names[int(weights[place].argmax())] for place in (tokens == unk).nonzero()]
+        first, *others = text.split(symbol)
+        return first + "".join(a + b for a, b in zip(chosen, others, strict=False))
 
     def likelihoods(
         self, raw: Sequence[Any], targets: Sequence[str], batch_size: int

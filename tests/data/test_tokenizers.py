@@ -85,6 +85,24 @@ def test_what_is_made_of_known_characters_comes_back(text: str, kind: str) -> No
         assert UNK not in codec.encode(text)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [*({"kind": kind} for kind in KINDS), {"pre_tokenizer": "jieba"}, {"lowercase": True}],
+    ids=str,
+)
+def test_the_pieces_of_a_text_are_what_was_written_known_or_not(changes: dict[str, Any]) -> None:
+    if "jieba" in changes.values():
+        pytest.importorskip("jieba")
+    codec = TokenizerSettings(**changes).train(TEXTS)
+    text = "Der Zorblax sat on Ürük, 我们 T-Shirt."
+    pieces = codec.pieces(text)
+    assert len(pieces) == len(codec.encode(text))
+    assert "".join(pieces) == text.replace(" ", "")
+    if codec.settings.kind == "words" and "jieba" not in changes.values():
+        assert {"Zorblax", "Ürük"} <= set(pieces)
+        assert codec.tokens(codec.encode(text))[pieces.index("Zorblax")] == "<unk>"
+
+
 def test_bytes_that_are_no_text_are_shown() -> None:
     codec = TokenizerSettings(kind="bytes").train([])
     first = len(SPECIALS)
