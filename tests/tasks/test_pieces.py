@@ -13,7 +13,7 @@ from data.specials import EOS, UNK
 from data.text import TextStreams
 from models.cells.gru import GRU
 from models.language_model import LanguageModel
-from tasks.audit_report import parts
+from tasks.audit_report import audit, parts
 from tasks.pieces import CONTEXT, pieces, play, spread, starts, write
 
 AUDIT = ["task.evaluation.audit=true", "task.evaluation.audit_pieces=9"]
@@ -123,28 +123,24 @@ def test_a_test_leaves_the_audit_beside_numbers_that_stay(start: Any, tmp_path: 
     # letters at random against real programs
     assert found["written"]["copied_2"] < 0.5 * found["real"]["copied_2"]
     assert found["written"]["lines_parse"] < 0.5 < found["real"]["lines_parse"]
-    again = start("language_model", *AUDIT)
-    again.test()
-    assert again.task.audited == found
+    run.task._leave_audit()  # draws the same again
+    assert run.task.audited == found
 
 
 def test_training_that_is_written_again_is_found_whole(start: Any) -> None:
-    run = start("language_model", *AUDIT, "data.limit=2")
-    run.test()
-    task = run.task
-    training = task.documents("train")[0]
-    task.documents = lambda split: [training]  # held-out text that is training text
-    task._leave_audit()
-    real = task.audited["real"]
+    run = start("language_model", *AUDIT)
+    run.task._trainer = type("Trained", (), {"datamodule": run.data})()
+    training = run.task.documents("train")
+    run.task.documents = lambda split: training  # held-out text that is training text
+    real = audit(run.task)["real"]
     assert real["copied_8"] > 0.95  # but for words that the ends of pieces cut
     assert real["lines_copied"] == 1.0 and real["novel_lines"] == 0.0
     assert real["longest_copied"] > 0.9 * real["words"] / 9
 
 
 def test_pieces_are_of_one_size_and_without_symbols_that_are_no_text(start: Any) -> None:
-    run = start("language_model", "tokenizer.vocab_size=60")
-    run.test()
-    assert run.task.training  # as Lightning leaves it; pieces are written without dropout
+    run = start("language_model", "tokenizer.vocab_size=60", "model.dropout=0.9")
+    run.task._trainer = type("Trained", (), {"datamodule": run.data})()
     contexts, real, written = pieces(run.task, count=7, length=50, splits=("test", "validation"))
     assert real.shape == written.shape == (7, 50) and contexts.shape == (7, CONTEXT)
     for symbols in (real, written):
@@ -211,9 +207,7 @@ def test_programs_are_told_by_the_name_of_their_file(start: Any, tmp_path: Path)
     assert run.task.audited["real"]["lines_copied"] == 0.0 < run.task.audited["real"]["lines"]
     assert isinstance(run.data, TextStreams) and run.data.language == "python"
     (tmp_path / "book.txt").write_text(lines, encoding="utf-8")
-    book = start("none", *asked, f"data.path={tmp_path}/book.txt", *AUDIT)
-    book.test()
-    assert "definitions" not in book.task.audited["real"]
+    assert start("none", *asked, f"data.path={tmp_path}/book.txt").data.language is None
 
 
 def test_a_checkpoint_from_before_the_audit_takes_it_too(start: Any) -> None:
