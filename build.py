@@ -17,6 +17,7 @@ from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from data.streaming import NO_END
 from tasks.base import Task
+from tasks.checkpoint_files import CheckpointFiles
 from tasks.console import say
 
 # A config may come from somebody else's checkpoint, so what it can name is a short list:
@@ -285,6 +286,7 @@ def trainer(config: Any) -> Trainer:
         callbacks=[instantiate(c) for c in callbacks],
         logger=[instantiate(c) for c in loggers] or False,
         precision=precision(settings["precision"], settings["trainer"]),
+        plugins=[CheckpointFiles()],
     )
 
 

@@ -40,6 +40,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     import build
+    import resume
 
     quiet()
     from tasks import checkpoint as checkpoints
@@ -52,6 +53,7 @@ def run(config: DictConfig) -> float | None:
         show_samples,
     )
     from tasks.loggers import log_config
+    from tasks.stopping import Stopped
 
     torch.set_float32_matmul_precision("high")
     build.check_device(config.trainer)
@@ -60,6 +62,7 @@ def run(config: DictConfig) -> float | None:
         build.parameters(config.model.budget)
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
+    resume.check(config)
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
     if checkpoint is not None:
         config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
@@ -69,15 +72,23 @@ def run(config: DictConfig) -> float | None:
     codec = None if checkpoint is None else build.codec(checkpoint["unroll"])
     data = build.data(config, codec)
     build.choose_monitor(config, data.spec)
-    folder = Path(config.paths.run_dir)
     show_report(config.data.name, data.report())
     task = build.task(config, data.spec, data.codec, data.fingerprint)
+    earlier = resume.earlier(config, data.fingerprint)
+    if earlier is not None:
+        with contextlib.suppress(OSError):
+            Path(config.paths.run_dir).rmdir()  # this run goes on in the earlier one's directory
+        config.paths.run_dir = str(earlier.folder)
+        checkpoint = earlier.checkpoint
     if checkpoint is not None:
         checkpoints.restore(task, checkpoint)
     else:
         task.initialise()
     trainer = build.trainer(config)
+    folder = Path(config.paths.run_dir)
     if trainer.is_global_zero:
+        if earlier is not None:
+            earlier.reopen()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(build.plain(config)), folder / "config.yaml")
     log_config(trainer.loggers, {**build.plain(config), "data_report": data.report()})
@@ -85,8 +96,12 @@ def run(config: DictConfig) -> float | None:
 
     value = None
     if config.fit:
-        resume = None if checkpoint is None else checkpoint["path"]
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        start = None if checkpoint is None else checkpoint["path"]
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
+        except Stopped as stopped:
+            say(str(stopped))
+            sys.exit(stopped.code)
         if trainer.interrupted:
             raise KeyboardInterrupt
         best = build.best_checkpoint(trainer)

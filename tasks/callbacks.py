@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tasks import pictures
 from tasks.loggers import AppendingCSV, log_picture
+from tasks.stopping import Stopped
 
 
 def _logs_now(trainer: Trainer) -> bool:
@@ -228,7 +229,7 @@ class LearningCurves(callbacks.Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, (KeyboardInterrupt, Stopped)):
             self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:

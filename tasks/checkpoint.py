@@ -1,7 +1,6 @@
 """Checkpoints: found by run or file, opened without executing anything, checked before use."""
 
 import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from data.codec import codec_from_plain
 from tasks.base import FORMAT, Task
+from tasks.checkpoint_files import damage, reason
 
 
 def find(place: str | Path) -> Path:
@@ -32,14 +32,15 @@ def find(place: str | Path) -> Path:
 def read(place: str | Path) -> dict[str, Any]:
     """The checkpoint of a run or file: plain data and tensors. ValueError says what is wrong."""
     path = find(place)
+    if (damaged := damage(path)) is not None:
+        raise ValueError(
+            f"{path} cannot be read ({path.stat().st_size:,} bytes): it is cut short, damaged or "
+            f"no checkpoint of Unroll ({damaged})"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read ({path.stat().st_size:,} bytes): it is cut short or no "
-            f"checkpoint of Unroll ({reason[:120]})"
-        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no checkpoint of Unroll ({reason(error)})") from error
     record = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or not {"config", "spec", "codec"} <= record.keys():
         raise ValueError(f"{path} is not a checkpoint of Unroll: it has no config, spec and codec")

@@ -18,7 +18,7 @@ from models.decoding import DecodingOptions, Hypotheses, search
 from models.decoding.constraints import Banned
 from models.language_model import LanguageModel as Model
 from models.state import State, detach
-from tasks import adaptive, audit_report, drift, pictures
+from tasks import adaptive, audit_report, drift, pictures, streams
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import spellings
 from tasks.loggers import log_table
@@ -90,6 +90,7 @@ class LanguageModel(Task):
             unk_id=vocabulary.unk_id if vocabulary else None,
         )
         self.carried: dict[str, State] = {}
+        self.saved: list[Tensor] | None = None  # of a checkpoint, until training goes on
         self.drifted: list[Row] = []
 
     @property
@@ -146,6 +147,22 @@ class LanguageModel(Task):
 
     def on_train_epoch_start(self) -> None:
         self.carried.pop("train", None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._trainer is not None and "train" in self.carried:
+            checkpoint["carried"] = streams.gathered(self.carried["train"], self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.saved = checkpoint.get("carried")
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        saved, self.saved = self.saved, None
+        if saved is not None:
+            own = streams.share(saved, self.model.initial_state, self.trainer, self.device)
+            if own is not None:
+                self.carried["train"] = own
 
     def begin_evaluation(self, split: str) -> None:
         self.carried.pop(split, None)

@@ -56,7 +56,7 @@ class AppendingCSV(Logger):
     """`<folder>/metrics.csv`: a row a call, on disk at once; a resumed run goes on below.
 
     Columns come in the order in which they first appear, after `step` and `epoch`; a new one
-    rewrites the file. After a resume from an earlier step some steps stand twice: the later holds.
+    rewrites the file. What a resumed run does again is cut away first: see `tasks.journal`.
     """
 
     def __init__(self, *, folder: str) -> None:
@@ -124,6 +124,8 @@ class Wandb(WandbLogger):
 
     The run lies in `<folder>/wandb`; `wandb sync <folder>/wandb/offline-run-*` uploads it later.
     `mode` (online, offline, disabled) decides where it is given, else the environment's WANDB_MODE.
+    `wandb/logged.txt` names what was logged at which step: a resumed run goes over some steps
+    again, and logs none twice.
     Console, code, git state, packages and the machine's description are not captured. wandb is
     imported when the first thing is logged.
     """
@@ -160,6 +162,36 @@ class Wandb(WandbLogger):
             settings=settings,
         )
         self._wandb_init.pop("anonymous", None)  # wandb no longer knows it, and warns
+        self._record = Path(folder) / "wandb" / "logged.txt"
+        self._logged: set[str] | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._first_time(" ".join(sorted(metrics)), step):
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_table(self, key: str, *args: Any, step: int | None = None, **kwargs: Any) -> None:
+        if self._first_time(key, step):
+            super().log_table(key, *args, step=step, **kwargs)
+
+    @rank_zero_only
+    def log_image(self, key: str, *args: Any, step: int | None = None, **kwargs: Any) -> None:
+        if self._first_time(key, step):
+            super().log_image(key, *args, step=step, **kwargs)
+
+    def _first_time(self, what: str, step: int | None) -> bool:
+        if self._logged is None:
+            before = self._record.read_text("utf-8") if self._record.is_file() else ""
+            self._logged = set(before.splitlines())
+        line = f"{step}\t{what}"
+        if line in self._logged:
+            return False
+        self._logged.add(line)
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        with self._record.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return True
 
     @property
     @rank_zero_experiment

@@ -84,6 +84,12 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def smalls() -> dict[str, list[str]]:
+    """The overrides of every shape's small run."""
+    return SMALL
+
+
+@pytest.fixture
 def small(shape: str) -> list[str]:
     """The overrides of a shape's small run, for a command line."""
     return SMALL[shape]

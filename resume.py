@@ -1,0 +1,152 @@
+"""Which earlier run `resume=` goes on with, and what must not have changed since."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+import build
+from tasks import checkpoint, checkpoint_files, journal
+from tasks.console import say
+
+ASIDE = ("resume", "paths", "logger", "ckpt", "fit")  # say nothing about what is trained
+FIXED = ("task._target_", "data", "tokenizer", "model", "cell", "recurrent")  # make the model
+
+
+class Earlier(NamedTuple):
+    """A run that was not finished, and the newest checkpoint of it that is whole."""
+
+    folder: Path
+    checkpoint: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        return str(self.checkpoint["path"])
+
+    def reopen(self) -> None:
+        """Take back from the run's files what was written after the checkpoint."""
+        counts = self.checkpoint.get("journal", {})
+        journal.cut(self.folder, counts, step=self.checkpoint["global_step"])
+
+
+def check(config: Any) -> None:
+    """ValueError where `resume` contradicts other keys; before anything long."""
+    if config.resume and (config.ckpt is not None or not config.fit):
+        raise ValueError(
+            f"resume={config.resume} goes on with a training from its own checkpoint: leave out "
+            "ckpt= and fit=false"
+        )
+
+
+def earlier(config: Any, fingerprint: str) -> Earlier | None:
+    """The run to go on with: `resume=RUN` names it, `resume=true` means the newest one of this
+    config, which may be none.
+
+    ValueError where nothing can be read, or data, vocabulary or model are others now.
+    """
+    asked = config.resume
+    if not asked:
+        return None
+    own = Path(config.paths.run_dir)
+    if asked is True:
+        folder = next(_alike(config, own), None)
+        if folder is None:
+            say(f"resume=true: no run of this config below {own.parent}; this one begins anew")
+            return None
+    else:
+        folder = _named(str(asked))
+    found = Earlier(folder, _newest_whole(folder))
+    _compare(config, found, fingerprint)
+    say(f"resume: going on after step {found.checkpoint['global_step']:,} of {found.path}")
+    return found
+
+
+def _alike(config: Any, own: Path) -> Iterator[Path]:
+    """Runs of this config, the newest first; where the run directory holds one, that alone."""
+    if _checkpoints(own):
+        yield own
+        return
+    runs = [path for path in own.parent.glob("*/") if _checkpoints(path)]
+    runs.sort(key=lambda path: _checkpoints(path)[0].stat().st_mtime, reverse=True)
+    yield from (folder for folder in runs if not differences(folder, config))
+
+
+def _named(place: str) -> Path:
+    folder = Path(place).expanduser()
+    if folder.suffix == ".ckpt":
+        raise ValueError(
+            f"resume={place}: give the run's directory; it finds the newest checkpoint"
+        )
+    if not _checkpoints(folder):
+        checkpoint.find(folder)  # says what is there instead
+        raise ValueError(f"resume={place}: {folder} holds no checkpoints and config.yaml")
+    return folder
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not (folder / "config.yaml").is_file():
+        return []
+    return checkpoint_files.found(folder / "checkpoints")
+
+
+def _newest_whole(folder: Path) -> dict[str, Any]:
+    damaged = []
+    for path in _checkpoints(folder):
+        try:
+            found = checkpoint.read(path)
+        except ValueError as error:
+            damaged.append(str(error))
+            say(f"resume: {error}; the one before it is used")
+            continue
+        return found
+    raise ValueError(f"resume: no checkpoint of {folder} is whole: {'; '.join(damaged)}")
+
+
+def _compare(config: Any, found: Earlier, fingerprint: str) -> None:
+    changed = differences(found.folder, config)
+    fixed = {key: both for key, both in changed.items() if _below(key, FIXED)}
+    if fixed:
+        raise ValueError(
+            f"{found.folder} cannot go on with another model or other data: {_listed(fixed)}; "
+            "give what it was trained with, or start a new run"
+        )
+    before = found.checkpoint["unroll"]["fingerprint"]
+    if before != fingerprint:
+        raise ValueError(
+            f"{found.folder} cannot go on: its data changed since (rows and vocabulary had the "
+            f"fingerprint {before}, now it is {fingerprint}); bring the old data back, or start a "
+            "new run"
+        )
+    if changed:
+        say(f"resume: changed since: {_listed(changed)}")
+
+
+def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ from those of an earlier run → (its value, this one's)."""
+    stored = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(stored, dict)
+    was = dict(_flat(stored, str(stored["paths"]["run_dir"])))
+    now = dict(_flat(build.plain(config), str(config.paths.run_dir)))
+    keys = sorted(key for key in was.keys() | now.keys() if not _below(key, ASIDE))
+    pairs = {key: (was.get(key), now.get(key)) for key in keys}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
+
+
+def _flat(node: Any, run: str, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a config by their keys, without the directory that the run lies in."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, run, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, node.replace(run, "RUN") if isinstance(node, str) else node
+
+
+def _below(key: str, parts: tuple[str, ...]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)
+
+
+def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    shown = [f"{key} is {now}, was {was}" for key, (was, now) in list(changed.items())[:8]]
+    more = len(changed) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
