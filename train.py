@@ -45,6 +45,7 @@ def run(config: DictConfig) -> float | None:
     from tasks import checkpoint as checkpoints
     from tasks.console import say, show_classes, show_metrics, show_report, show_samples
     from tasks.loggers import log_config
+    from tasks.transfer import begin_from
 
     torch.set_float32_matmul_precision("high")
     build.check_device(config.trainer)
@@ -53,7 +54,10 @@ def run(config: DictConfig) -> float | None:
         build.parameters(config.model.budget)
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
+    if config.ckpt is not None and config.init is not None:
+        raise ValueError("ckpt goes on with a run, init begins a new one: leave one of them out")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
+    beginning = None if config.init is None else checkpoints.read(config.init)
     if checkpoint is not None:
         config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
     build.check_stream(config)
@@ -69,6 +73,8 @@ def run(config: DictConfig) -> float | None:
         checkpoints.restore(task, checkpoint)
     else:
         task.initialise()
+    if beginning is not None:
+        say(f"init: {begin_from(task, beginning, where=config.init)}")
     trainer = build.trainer(config)
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
