@@ -56,8 +56,10 @@ def begin_from(task: Task, checkpoint: Mapping[str, Any], *, where: str) -> Take
     own = _by_part(task.state_dict())
     settings = task.record["config"], record["config"]
     _check_settings(*settings, where)
+    codec = codec_from_plain(record["codec"])
+    _check_direction(task.codec, codec, where)
     mine = _rows(task.spec, task.codec)
-    given = _rows(DataSpec.from_plain(record["spec"]), codec_from_plain(record["codec"]))
+    given = _rows(DataSpec.from_plain(record["spec"]), codec)
     state, taken = dict(task.state_dict()), Taken([], [], [], {})
     for part, tensors in own.items():
         found = _moved(tensors, theirs.get(part, {}), part, mine, given)
@@ -162,7 +164,7 @@ def _count(mine: Sequence[str], given: Sequence[str], where: str) -> tuple[int, 
 
 
 # Settings under which the same weights would compute something else, and those that give shapes
-MEANING = ("tie_weights", "residual", "layer_norm", "reverse")
+MEANING = ("tie_weights", "residual", "layer_norm")
 SIZES = ("bidirectional", "num_layers", "embedding_size", "hidden_size")
 
 
@@ -174,6 +176,17 @@ def _check_settings(own: Mapping[str, Any], theirs: Mapping[str, Any], where: st
         raise ValueError(f"init={where}: its cell is {given}, this model's {mine}; take one cell")
     if mend := _differing(own, theirs, MEANING):
         raise ValueError(f"init={where} was trained with other settings: set {mend}")
+
+
+def _check_direction(own: Codec, theirs: Codec, where: str) -> None:
+    """ValueError where one reads its texts from the end and the other does not."""
+    if (
+        own.inputs
+        and theirs.inputs
+        and own.inputs.settings.reverse != theirs.inputs.settings.reverse
+    ):
+        reverse = str(theirs.inputs.settings.reverse).lower()
+        raise ValueError(f"init={where} reads the other way: set tokenizer.reverse={reverse}")
 
 
 def _misfit(own: Entries, theirs: Entries, part: str, where: str, mend: str) -> str:
@@ -190,9 +203,6 @@ def _misfit(own: Entries, theirs: Entries, part: str, where: str, mend: str) -> 
 def _differing(own: Mapping[str, Any], theirs: Mapping[str, Any], names: Iterable[str]) -> str:
     """What would make the settings of these names agree, as a command line says it."""
     mine, given = (_settings(c.get("model", {})) for c in (own, theirs))
-    mine["data.reverse"], given["data.reverse"] = (
-        (c.get("data") or {}).get("reverse", False) for c in (own, theirs)
-    )
     given.setdefault("model.bidirectional", False)  # a language model has no choice
     return " ".join(
         f"{key}={str(value).lower() if isinstance(value, bool) else value}"
