@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import build
 from tasks import checkpoint as checkpoints
 from tasks.transfer import begin_from, remapped
 
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SIZES = ["cell=lstm", "model.embedding_size=12", "model.hidden_size=12", "model.num_layers=2"]
 MODEL = [*SIZES, "tokenizer=whitespace"]
 CLASSIFIER = ["task=classification", "data=text_labels", "model.bidirectional=false", *MODEL]
@@ -78,6 +80,31 @@ def test_a_classifier_begins_with_the_encoder_of_a_language_model(
     assert "took inputs, stack" in said and "new: head" in said
     assert "knows 3 of 4 input symbols (75.0%), the others begin as the mean" in said
     run.fit()
+
+
+def test_a_tagger_begins_with_it_too(start: Any, texts: Path, language_model: Any) -> None:
+    read = language_model()
+    rows = '{"tokens": ["the", "good", "play"], "tags": ["D", "A", "N"]}\n' * 40
+    (texts / "tags.jsonl").write_text(rows)
+    run = start(
+        "", "task=tagging", "data=tagged_text", f"data.path={texts}/tags.jsonl",
+        "model.bidirectional=false", *MODEL,
+    )  # fmt: skip
+    taken = begin_from(run.task, read, where="LM")
+    assert (taken.parts, taken.new) == (["inputs", "stack"], ["head"])
+    assert taken.known == {"input": (2, 3)}
+
+
+@pytest.mark.parametrize("task", ["classifier", "tagger"])
+def test_the_presets_have_the_sizes_of_the_language_model(task: str) -> None:
+    own, theirs = (
+        OmegaConf.merge(*(OmegaConf.load(CONFIGS / "model" / f"{name}.yaml") for name in names))
+        for names in ((task, f"transfer_{task}"), ("language_model",))
+    )
+    for key in ("hidden_size", "num_layers", "residual", "layer_norm"):
+        assert own[key] == theirs[key], key
+    assert own.embedding_size == (theirs.embedding_size or theirs.hidden_size)
+    assert not own.bidirectional
 
 
 def test_the_encoder_reads_as_that_of_the_language_model(
