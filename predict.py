@@ -101,16 +101,18 @@ def load(
 def _check_member(task: Any, member: Any, place: str | Path) -> None:
     """ValueError names what an ensemble's member does not share."""
     if not hasattr(task, "members"):
-        raise ValueError(f"ensembles are of translation and captioning, not of {task.name}")
+        raise ValueError(
+            f"ensembles are of translation, captioning and classification, not of {task.name}"
+        )
     if task.name != member.name:
         raise ValueError(f"{place} does {member.name}, not {task.name}")
     if task.spec.picture_shape != member.spec.picture_shape:
         raise ValueError(f"{place} reads other pictures: {member.spec.picture_shape}")
     own, theirs = task.codec.vocabularies(), member.codec.vocabularies()
-    for name in own:
-        if own[name] != theirs.get(name):
+    for name in task.members_share:
+        if own.get(name) != theirs.get(name):
             raise ValueError(
-                f"{place} has another vocabulary ({name}): {theirs.get(name)}, not {own[name]}"
+                f"{place} has another vocabulary ({name}): {theirs.get(name)}, not {own.get(name)}"
             )
 
 

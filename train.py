@@ -54,6 +54,7 @@ def run(config: DictConfig) -> float | None:
     )
     from tasks.loggers import log_config
     from tasks.stopping import Stopped
+    from tasks.transfer import begin_from
 
     torch.set_float32_matmul_precision("high")
     build.check_device(config.trainer)
@@ -63,7 +64,10 @@ def run(config: DictConfig) -> float | None:
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     resume.check(config)
+    if config.ckpt is not None and config.init is not None:
+        raise ValueError("ckpt goes on with a run, init begins a new one: leave one of them out")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
+    beginning = None if config.init is None else checkpoints.read(config.init)
     if checkpoint is not None:
         config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
     build.check_stream(config)
@@ -84,6 +88,8 @@ def run(config: DictConfig) -> float | None:
         checkpoints.restore(task, checkpoint)
     else:
         task.initialise()
+    if beginning is not None and earlier is None:
+        say(f"init: {begin_from(task, beginning, where=config.init)}")
     trainer = build.trainer(config)
     folder = Path(config.paths.run_dir)
     if trainer.is_global_zero:

@@ -71,6 +71,11 @@ class TaggedText(DataModule):
                 f"tagged text is words already: tokenizer={self.tokenizer.kind} does not fit; "
                 "use tokenizer=words or tokenizer=whitespace"
             )
+        if self.tokenizer.reverse:
+            raise ValueError(
+                "tokenizer.reverse=true would part words from their tags: set it to false, and "
+                "model.bidirectional=true to read from the end as well"
+            )
         tokens = {k: _lists(part[self.tokens_column]) for k, part in rows.items()}
         tags = {k: self._tags(part) for k, part in rows.items()}
         for split in rows:

@@ -91,6 +91,11 @@ class TextStreams(Streamed):
                 f"tokenizer.dropout={self.tokenizer.dropout} cuts each example anew, but running "
                 "text is one stream whose symbols keep their places: set it to 0"
             )
+        if self.tokenizer.reverse and not self.document_end:
+            raise ValueError(
+                "tokenizer.reverse=true reads each row from its end, but with "
+                "data.document_end=false rows are one text: set data.document_end=true"
+            )
         if self.max_length is not None:
             raise ValueError(
                 f"running text is never cut, so data.max_length={self.max_length} means nothing "

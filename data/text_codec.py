@@ -176,10 +176,12 @@ class TextCodec:
     def to_plain(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.to_str(), "settings": dict(vars(self.settings))}
 
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "TextCodec":
+    @staticmethod
+    def from_plain(plain: dict[str, Any]) -> "TextCodec":
+        from data.backwards import text_codec  # which knows this class
+
         settings = TokenizerSettings(**plain["settings"])
-        return cls(Tokenizer.from_str(plain["tokenizer"]), settings=settings)
+        return text_codec(Tokenizer.from_str(plain["tokenizer"]), settings=settings)
 
     @property
     def _fast(self) -> bool:

@@ -22,6 +22,7 @@ class TokenizerSettings:
     `dropout` (BPE alone) leaves out merges at random while training. `chinese` writes all Chinese
     text in simplified or in traditional characters, of training and of what is predicted from.
     A `file` (tokenizer.json) brings everything but `dropout`, which it cannot have, and `chinese`.
+    `reverse`: texts are read, and written, from their last symbol to their first.
     """
 
     kind: str = "words"  # words | characters | bytes | bpe | unigram | file
@@ -34,6 +35,7 @@ class TokenizerSettings:
     dropout: float = 0.0
     chinese: str = "keep"  # keep | simplified | traditional (extra `zh`)
     file: str | None = None
+    reverse: bool = False
 
     def __post_init__(self) -> None:
         if self.file is not None:

@@ -10,6 +10,7 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from data import hanzi
+from data.backwards import text_codec
 from data.segmentation import normalizer, pre_tokenizer
 from data.specials import SPECIALS
 from data.subwords import byte_tokenizer, train_bpe, train_unigram
@@ -21,18 +22,18 @@ from data.tokenizer_settings import TokenizerSettings
 def train(settings: TokenizerSettings, texts: Iterable[str]) -> TextCodec:
     """A codec for texts like these. ValueError where a given file or an extra is missing."""
     if settings.file is not None:
-        return TextCodec(load_tokenizer(settings.file), settings=settings)
+        return text_codec(load_tokenizer(settings.file), settings=settings)
     parts = _parts(settings)
     if settings.kind == "bytes":
-        return TextCodec(byte_tokenizer(*parts), settings=settings)
+        return text_codec(byte_tokenizer(*parts), settings=settings)
     # some kinds read them twice; large ones are never held
     texts = _Ready(list(texts) if isinstance(texts, Iterator) else texts, settings)
     size = settings.vocab_size or 8000
     if settings.kind == "bpe":
         learnt = train_bpe(texts, *parts, size=size, least=settings.min_frequency)
-        return TextCodec(learnt, settings=settings)
+        return text_codec(learnt, settings=settings)
     if settings.kind == "unigram":
-        return TextCodec(train_unigram(texts, *parts, size=size), settings=settings)
+        return text_codec(train_unigram(texts, *parts, size=size), settings=settings)
     if settings.kind == "characters" or settings.pre_tokenizer == "jieba":
         cut = list if settings.kind == "characters" else hanzi.words
         counts = Counter(chain.from_iterable(cut(parts[0].normalize_str(t)) for t in texts))
@@ -111,4 +112,4 @@ def _of_words(settings: TokenizerSettings, words: Sequence[str]) -> TextCodec:
     tokenizer.normalizer, tokenizer.pre_tokenizer = _parts(settings)
     if settings.kind == "characters":
         tokenizer.decoder = decoders.Fuse()
-    return TextCodec(tokenizer, settings=settings)
+    return text_codec(tokenizer, settings=settings)

@@ -48,7 +48,7 @@ class Max(Pooling):
 
 
 class MeanMax(Pooling):
-    """Both, joined (Howard and Ruder 2018, arXiv 1801.06146)."""
+    """Both, joined."""
 
     def __init__(self, *, input_size: int, bidirectional: bool = False) -> None:
         super().__init__(input_size=input_size, bidirectional=bidirectional)
@@ -58,6 +58,20 @@ class MeanMax(Pooling):
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         return torch.cat([self.mean(outputs, mask)[0], self.max(outputs, mask)[0]], dim=-1), None
+
+
+class Concat(MeanMax):
+    """The last state, the mean and the maximum, joined (concat pooling, Howard and Ruder 2018,
+    arXiv 1801.06146)."""
+
+    def __init__(self, *, input_size: int, bidirectional: bool = False) -> None:
+        super().__init__(input_size=input_size, bidirectional=bidirectional)
+        self.last = Last(input_size=input_size, bidirectional=bidirectional)
+        self.output_size = 3 * input_size
+
+    def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        last, both = self.last(outputs, mask)[0], super().forward(outputs, mask)[0]
+        return torch.cat([last, both], dim=-1), None
 
 
 class Attention(Pooling):
@@ -83,6 +97,7 @@ POOLINGS: dict[str, type[Pooling]] = {
     "mean": Mean,
     "max": Max,
     "mean_max": MeanMax,
+    "concat": Concat,
     "attention": Attention,
 }
 

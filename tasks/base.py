@@ -15,6 +15,7 @@ from data.codec import Codec
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
 from tasks.decoding import NAMES, ONLY, TextOptions
+from tasks.layers import parameter_groups
 from tasks.loggers import log_picture, log_table
 from tasks.metrics import SumCount, total
 from tasks.rows import Row, append
@@ -118,6 +119,7 @@ class Task(LightningModule):
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int,
         samples: int,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         if mode not in ("min", "max"):
@@ -125,6 +127,7 @@ class Task(LightningModule):
         self.spec, self.codec = spec, codec
         self.monitor, self.mode, self.seed, self.samples = monitor, mode, seed, samples
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.layer_decay = layer_decay
         self.record: dict[str, Any] = {}  # config, spec, codec, fingerprint, in plain data
         self.sums = SumCount()
         self.shown = Table([], [])  # of the latest evaluation
@@ -318,13 +321,9 @@ class Task(LightningModule):
     # Optimisation and checkpoints
 
     def configure_optimizers(self) -> Any:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.dim() > 1]},
-            # biases and normalisations are not drawn towards zero
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self.optimizer([group for group in groups if group["params"]])
+        optimizer = self.optimizer(parameter_groups(self, layer_decay=self.layer_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("share")
         # A fused optimizer offers to unscale within its step; gradients are clipped before that.
         optimizer._step_supports_amp_scaling = False
         if self.scheduler is None:

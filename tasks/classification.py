@@ -18,6 +18,9 @@ class Classification(Labelling):
     """Reads a sequence and answers once, at its end."""
 
     name = "classification"
+    members_share = (
+        "labels",
+    )  # each of an ensemble reads with its own vocabulary, and its own way
     model: Classifier
 
     def __init__(
@@ -32,12 +35,15 @@ class Classification(Labelling):
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int = 1,
         samples: int = 8,
+        layer_decay: float = 1.0,
         vectors: str | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
-            scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
+            scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
+            vectors=vectors,
         )  # fmt: skip
+        self.members: list[Classification] = []  # of an ensemble, beside this one
 
     def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         hidden = self.model(batch.inputs, batch.lengths).hidden
@@ -66,18 +72,26 @@ class Classification(Labelling):
         return ", ".join(f"{value:.4g}" for value in answer)
 
     def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
-        """{"label", "scores": {label: probability}}, or {"value"} for a real-valued answer."""
+        """{"label", "scores": {label: probability}}, or {"value"} for a real-valued answer.
+
+        Of an ensemble the mean of its probabilities or values.
+        """
         answers: list[dict[str, Any]] = []
         for start in range(0, len(raw), options.batch_size):
-            batch: Any = self.codec.batch(raw[start : start + options.batch_size])
-            inputs, lengths = batch.inputs.to(self.device), batch.lengths.to(self.device)
-            outputs = self.model.head(self.model(inputs, lengths).hidden).float()
+            some = raw[start : start + options.batch_size]
+            found = torch.stack([one.answered(some) for one in (self, *self.members)]).mean(0)
             if self.real:
-                values = self.codec.restore(outputs).tolist()
-                answers += [{"value": v[0] if len(v) == 1 else v} for v in values]
+                answers += [{"value": v[0] if len(v) == 1 else v} for v in found.tolist()]
             else:
-                answers += [self._scored(row) for row in outputs.softmax(-1)]
+                answers += [self._scored(row) for row in found]
         return answers
+
+    def answered(self, raw: Sequence[Any]) -> Tensor:
+        """Probabilities of the classes (B, C), or real values (B, K), of raw inputs."""
+        batch: Any = self.codec.batch(raw)
+        inputs, lengths = batch.inputs.to(self.device), batch.lengths.to(self.device)
+        outputs = self.model.head(self.model(inputs, lengths).hidden).float()
+        return self.codec.restore(outputs) if self.real else outputs.softmax(-1)
 
     def _scored(self, probabilities: Tensor) -> dict[str, Any]:
         assert self.spec.labels is not None

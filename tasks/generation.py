@@ -32,6 +32,7 @@ class Generation(Task):
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
     """
 
+    members_share = ("inputs", "outputs")  # vocabularies of all in an ensemble
     model: EncoderDecoder
 
     def __init__(

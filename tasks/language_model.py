@@ -51,6 +51,7 @@ class LanguageModel(Task):
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int = 1,
         samples: int = 2,
+        layer_decay: float = 1.0,
         sample_length: int = 400,
         temperature: float = 0.8,
         top_k: int | None = None,
@@ -65,7 +66,7 @@ class LanguageModel(Task):
         """
         super().__init__(
             spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
-            scheduler=scheduler, seed=seed, samples=samples,
+            scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
         )  # fmt: skip
         self.check(spec)
         vocabulary = spec.input_vocabulary

@@ -59,6 +59,21 @@ def one_cycle(
     return _by_step(optimizer, factor)
 
 
+def slanted_triangular(
+    optimizer: Optimizer, total_steps: int, *, rise: float = 0.1, ratio: float = 32.0
+) -> Schedule:
+    """Up in a line over the share `rise` of the steps, then down in a line, both from and to 1 /
+    `ratio` of the full rate (Howard and Ruder 2018, arXiv 1801.06146)."""
+    cut = max(1, int(rise * total_steps))
+
+    def factor(step: int) -> float:
+        left = max(0, total_steps - step) / max(1, total_steps - cut)
+        share = step / cut if step < cut else min(1.0, left)
+        return (1 + share * (ratio - 1)) / ratio
+
+    return _by_step(optimizer, factor)
+
+
 def step(
     optimizer: Optimizer, total_steps: int, *, start_share: float, every_share: float, decay: float
 ) -> Schedule:

@@ -34,11 +34,13 @@ class Tagging(Labelling):
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int = 1,
         samples: int = 8,
+        layer_decay: float = 1.0,
         vectors: str | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
-            scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
+            scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
+            vectors=vectors,
         )  # fmt: skip
 
     def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:

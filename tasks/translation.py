@@ -41,6 +41,7 @@ class Translation(Generation):
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int = 1,
         samples: int = 8,
+        layer_decay: float = 1.0,
         beam_size: int = 5,
         val_beam_size: int = 1,
         length_penalty: float = 1.0,
@@ -51,7 +52,8 @@ class Translation(Generation):
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
-            scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
+            scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
+            beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding,

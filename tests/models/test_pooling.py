@@ -56,11 +56,15 @@ def test_poolings_are_what_they_are_called() -> None:
         "mean": row.mean(0),
         "max": row.amax(0),
         "mean_max": torch.cat([row.mean(0), row.amax(0)]),
+        "concat": torch.cat([row[-1], row.mean(0), row.amax(0)]),
     }
     for name, value in expected.items():
         torch.testing.assert_close(build(name)[0](outputs, MASK)[0][1], value)
     both, _ = build("last", bidirectional=True)[0](outputs, MASK)
-    torch.testing.assert_close(both[1], torch.cat([row[-1, : D // 2], row[0, D // 2 :]]))
+    ends = torch.cat([row[-1, : D // 2], row[0, D // 2 :]])
+    torch.testing.assert_close(both[1], ends)
+    joined, _ = build("concat", bidirectional=True)[0](outputs, MASK)
+    torch.testing.assert_close(joined[1, :D], ends)
 
 
 def test_attention_weights_are_a_distribution_over_the_valid_steps() -> None:
@@ -71,7 +75,7 @@ def test_attention_weights_are_a_distribution_over_the_valid_steps() -> None:
     torch.testing.assert_close(pooled, (weights[:, :, None] * outputs).sum(1))
 
 
-@pytest.mark.parametrize("name", [name for name in POOLINGS if name != "last"])
+@pytest.mark.parametrize("name", [name for name in POOLINGS if name not in ("last", "concat")])
 def test_all_but_the_last_state_are_blind_to_order(name) -> None:
     pooling, outputs = build(name)
     shuffled = outputs.clone()

@@ -48,6 +48,17 @@ def test_one_cycle_rises_and_falls() -> None:
     assert found[-1] == pytest.approx(0.0)
 
 
+def test_slanted_triangular_is_the_formula_of_the_paper() -> None:
+    found = rates(schedules.slanted_triangular, 100, rise=0.1, ratio=32)
+    cut_frac, cut = 0.1, 10  # in the names of Howard and Ruder 2018, equation 3
+    for t, rate in enumerate(found):
+        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
+        assert rate == pytest.approx((1 + p * 31) / 32)
+    assert found[0] == found[-1] == 1 / 32 and max(found) == found[10] == 1.0
+    odd = rates(schedules.slanted_triangular, 37, rise=0.3, ratio=4)  # no whole number of steps
+    assert max(odd) == odd[11] == 1.0 and odd[-1] == 1 / 4 and min(odd) == 1 / 4
+
+
 def test_step_decays_by_a_factor_every_share() -> None:
     found = rates(schedules.step, 10, start_share=0.35, every_share=0.2, decay=0.5)
     assert found == [1.0] * 4 + [0.5] * 2 + [0.25] * 2 + [0.125] * 2 + [0.0625]
@@ -64,7 +75,7 @@ def test_plateau_waits_for_an_epoch_without_improvement() -> None:
     assert found == [1.0, 1.0, 0.5, 0.5, 0.25]
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "slanted_triangular"])
 def test_a_run_of_no_or_unknown_length_has_a_rate(name: str) -> None:
     for steps in (0, 1, 10**9):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
