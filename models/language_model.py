@@ -101,10 +101,19 @@ class LanguageModel(nn.Module):
 
         Passing the state on makes windows of a text one long text.
         """
+        outputs, after = self.read(inputs, state)
+        return self.drop(outputs), after
+
+    def read(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`forward` up to the outputs (B, T, D) of the last layer, which `drop` is still to see."""
         outputs, after = self.stack(self.inputs(inputs), state)
+        return outputs, after
+
+    def drop(self, outputs: Tensor) -> Tensor:
+        """Dropout behind the last layer, (B, T, D) → (B, T, D)."""
         if self.variational:
-            return locked_dropout(outputs, self.output_dropout, self.training), after
-        return F.dropout(outputs, self.output_dropout, self.training), after
+            return locked_dropout(outputs, self.output_dropout, self.training)
+        return F.dropout(outputs, self.output_dropout, self.training)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, for generation: symbols (B,) or keys (B, K) → (B, D), state. Drops nothing."""
