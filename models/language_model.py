@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.dropout import check_probability, locked_dropout
 from models.embedding import Inputs
-from models.head import BernoulliHead, Head, SoftmaxHead
+from models.head import BernoulliHead, Head, HeadFactory, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import RNNStack
 from models.state import State
@@ -26,6 +26,7 @@ class LanguageModel(nn.Module):
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
+        head: HeadFactory | None = None,
         embedding_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
@@ -41,6 +42,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         """Either `vocabulary_size` symbols or `keys` independent keys, which are read as they are.
 
+        `head` makes the distribution of symbols, None a softmax; keys have their own.
         `tie_weights`: the output layer is the embedding's matrix. `embedding_size` null is
         `hidden_size`. `embedding_dropout` stands before the layers, `dropout` between them and
         `output_dropout` after.
@@ -78,6 +80,11 @@ class LanguageModel(nn.Module):
                     "tie_weights shares an embedding, and keys have none: set "
                     "model.tie_weights=false or take model=music"
                 )
+            if head is not None:
+                raise ValueError(
+                    "model/head is of symbols, and keys have a distribution of their own: set "
+                    "model/head=null"
+                )
             self.head = BernoulliHead(input_size=size, keys=keys)
             return
         if tie_weights and self.inputs.output_size != size:
@@ -85,7 +92,7 @@ class LanguageModel(nn.Module):
                 f"tie_weights needs embedding_size == output size, got {self.inputs.output_size} "
                 f"and {size}: set model.embedding_size={size} or model.tie_weights=false"
             )
-        self.head = SoftmaxHead(
+        self.head = (head or SoftmaxHead)(
             input_size=size,
             num_outputs=vocabulary_size,
             label_smoothing=label_smoothing,
