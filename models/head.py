@@ -35,7 +35,7 @@ class Head(nn.Module):
 
 
 class HeadFactory(Protocol):
-    """Builds the output layer of a model of symbols, with the matrix of `tied` where it is given."""
+    """Builds the output layer of a model of symbols, with the matrix of `tied` if there is one."""
 
     def __call__(
         self,
@@ -171,7 +171,7 @@ def full(values: Tensor) -> Tensor:
 
 
 def tied_size(embedding: nn.Embedding, num_outputs: int) -> int:
-    """The size of an embedding that an output layer shares. ValueError where its rows do not fit."""
+    """The size of an embedding that an output layer shares. ValueError where rows are missing."""
     if embedding.num_embeddings != num_outputs:
         raise ValueError(
             f"a tied output layer has a row for each symbol: the embedding has "

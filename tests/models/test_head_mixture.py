@@ -1,4 +1,4 @@
-"""A mixture of softmaxes: a distribution, with its loss and gradients; of one component a softmax."""
+"""A mixture of softmaxes: a distribution, its loss and gradients; of one component a softmax."""
 
 import pytest
 import torch
