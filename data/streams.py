@@ -1,7 +1,7 @@
 """Where the rows of a batch lie in one long stream: contiguous parts, window after window.
 
-An index stands for one row of a batch: twice the position of its first target, plus one where the
-row starts anew. So a worker process needs to know neither the epoch nor the rank.
+An index stands for one row of a batch: where its first target is, whether the row starts anew, and
+how many steps it has. So a worker process needs to know neither the epoch nor the rank.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.samplers import Batches, BatchSampler
+from data.window_lengths import WindowLengths
+
+STRIDE = 2**40  # between the indices of windows that differ in their length alone
 
 
 class TrainingStreams(BatchSampler):
@@ -16,25 +19,35 @@ class TrainingStreams(BatchSampler):
 
     Each epoch begins at another place of the circle, so that the windows differ; the part of a
     window that is left over at a stream's end is dropped, at another place each epoch. A text
-    shorter than one window a stream is read more than once an epoch.
+    shorter than one window a stream is read more than once an epoch. Where windows differ in their
+    length, every epoch has as many, and leaves out or reads twice what that makes of its end.
     """
 
     def __init__(
-        self, total: int, *, steps: int, batch_size: int, seed: int, rank: int, world_size: int
+        self,
+        total: int,
+        *,
+        lengths: WindowLengths,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         super().__init__()
-        self.total, self.steps, self.seed = total, steps, seed
+        self.total, self.lengths, self.seed = total, lengths, seed
         self.stream = total // (batch_size * world_size)
         self.numbers = np.arange(rank * batch_size, (rank + 1) * batch_size)
 
     def __len__(self) -> int:
-        return max(1, self.stream // self.steps)
+        return self.lengths.count(self.stream)
 
     def batches(self, epoch: int) -> Batches:
-        offset = int(np.random.default_rng((self.seed, epoch)).integers(self.total))
-        first = offset + self.numbers * self.stream
+        random = np.random.default_rng((self.seed, epoch))  # the same lengths on every rank
+        places = int(random.integers(self.total)) + self.numbers * self.stream
         for window in range(len(self)):
-            yield _indices((first + window * self.steps) % self.total, start=window == 0)
+            steps = self.lengths.draw(random)
+            yield _indices(places % self.total, start=window == 0, steps=steps)
+            places = places + steps
 
 
 class EvaluationStreams(BatchSampler):
@@ -61,7 +74,7 @@ class EvaluationStreams(BatchSampler):
         for window in range(len(self)):
             positions = self.first + window * self.steps
             positions = np.where(positions < self.end, positions, self.total)
-            yield _indices(positions, start=window == 0)
+            yield _indices(positions, start=window == 0, steps=self.steps)
 
 
 def stream_bounds(total: int, streams: int) -> np.ndarray:
@@ -69,10 +82,10 @@ def stream_bounds(total: int, streams: int) -> np.ndarray:
     return np.arange(streams + 1) * total // streams
 
 
-def position_and_start(indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (B,) → positions (B,) of the first targets, and whether each row starts anew."""
+def unpacked(indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Indices (B,) → positions (B,) of the first targets, whether each row starts anew, steps."""
     picked = np.asarray(indices)
-    return picked // 2, picked % 2 == 1
+    return picked % STRIDE // 2, picked % 2 == 1, int(picked[0] // STRIDE)
 
 
 def windows(
@@ -94,5 +107,5 @@ def windows(
     return np.where(mask, positions[:, None] + offsets, 0), mask
 
 
-def _indices(positions: np.ndarray, *, start: bool) -> list[int]:
-    return (positions * 2 + start).tolist()
+def _indices(positions: np.ndarray, *, start: bool, steps: int) -> list[int]:
+    return (positions * 2 + start + steps * STRIDE).tolist()

@@ -17,8 +17,9 @@ from data.codec import Codec, TokenizerSettings
 from data.large_files import Texts, as_texts
 from data.spec import DataSpec
 from data.streaming import Streamed
-from data.streams import EvaluationStreams, TrainingStreams, position_and_start, windows
+from data.streams import EvaluationStreams, TrainingStreams, unpacked, windows
 from data.text_codec import EOS, PAD, UNK, TextCodec, chunks
+from data.window_lengths import WindowLengths
 
 # one space after a letter: the tokenizers put a space in front of every text they are given
 _CUT = re.compile(r"(?<=\w) (?=\w)")
@@ -76,16 +77,21 @@ class TextStreams(Streamed):
     tokenizer: TokenizerSettings
     text_column: str = "text"
     steps: int = 35
+    steps_deviation: float = 0.0
+    steps_halved: float = 0.05
     eval_streams: int = 8
     document_end: bool = True
 
-    not_prepared: ClassVar[frozenset[str]] = Streamed.not_prepared | {"steps", "eval_streams"}
+    not_prepared: ClassVar[frozenset[str]] = Streamed.not_prepared | {
+        "steps", "steps_deviation", "steps_halved", "eval_streams"
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("steps", "eval_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        self.window_lengths()
         if self.tokenizer.dropout:
             raise ValueError(
                 f"tokenizer.dropout={self.tokenizer.dropout} cuts each example anew, but running "
@@ -141,20 +147,26 @@ class TextStreams(Streamed):
         total = len(self.splits[split])
         if split == "train":
             return TrainingStreams(
-                total, steps=self.steps, batch_size=self.batch_size, seed=self.seed,
+                total, lengths=self.window_lengths(), batch_size=self.batch_size, seed=self.seed,
                 rank=rank, world_size=world,
             )  # fmt: skip
         return EvaluationStreams(
             total, steps=self.steps, streams=self.eval_streams, rank=rank, world_size=world
         )
 
+    def window_lengths(self) -> WindowLengths:
+        """Those of training; evaluation reads windows of `steps`."""
+        return WindowLengths(
+            steps=self.steps, deviation=self.steps_deviation, halved=self.steps_halved
+        )
+
     def collate(self, split: str, indices: list[int]) -> StreamBatch:
         part, codec = self.splits[split], self.codec
         assert isinstance(codec, TextStreamsCodec)
         ids = part.flat("ids")
-        positions, start = position_and_start(indices)
+        positions, start, steps = unpacked(indices)
         streams = None if split == "train" else self.eval_streams
-        places, mask = windows(positions, len(ids), steps=self.steps, streams=streams)
+        places, mask = windows(positions, len(ids), steps=steps, streams=streams)
         targets = np.where(mask, ids[places], PAD).astype(np.int64)
         inputs = np.where(mask, ids[places - 1], PAD).astype(np.int64)
         inputs[mask & (places == 0)] = codec.lead
@@ -175,19 +187,21 @@ class TextStreams(Streamed):
         of all is: after what stands for the end of the one before.
         """
         count = self.batch_size * (worker + 1) // workers - self.batch_size * worker // workers
-        shape = (count, self.steps)
         texts = self._streamed_ids(as_texts([row[self.text_column]])[0] for row in rows)
         held = [(np.zeros(0, np.int64), np.zeros(0, np.int64))] * count
+        lengths = self.window_lengths()
         for number in itertools.count():
+            steps = lengths.draw(np.random.default_rng((self.seed, number)))  # of all workers
+            shape = (count, steps)
             batch = np.empty((2, *shape), np.int64)
             for row in range(count):
                 parts, size = [held[row]], len(held[row][0])
-                while size < self.steps:
+                while size < steps:
                     parts.append(next(texts))
                     size += len(parts[-1][0])
                 inputs, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
-                batch[:, row] = inputs[: self.steps], targets[: self.steps]
-                held[row] = inputs[self.steps :], targets[self.steps :]
+                batch[:, row] = inputs[:steps], targets[:steps]
+                held[row] = inputs[steps:], targets[steps:]
             yield StreamBatch(
                 *torch.from_numpy(batch),
                 mask=torch.ones(shape, dtype=torch.bool),

@@ -3,6 +3,8 @@
 A part of its own, so that another distribution replaces it without touching the model below.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,19 @@ class Head(nn.Module):
         or hidden vector, changes neither.
         """
         raise NotImplementedError
+
+
+class HeadFactory(Protocol):
+    """Builds the output layer of a model of symbols, with the matrix of `tied` if there is one."""
+
+    def __call__(
+        self,
+        *,
+        input_size: int,
+        num_outputs: int,
+        label_smoothing: float,
+        tied: nn.Embedding | None,
+    ) -> Head: ...
 
 
 class SoftmaxHead(Head):
@@ -61,12 +76,7 @@ class SoftmaxHead(Head):
         self.projection: nn.Module = nn.Identity()
         size = input_size
         if tied is not None:
-            if tied.num_embeddings != num_outputs:
-                raise ValueError(
-                    f"a tied output layer has a row for each symbol: the embedding has "
-                    f"{tied.num_embeddings}, the output {num_outputs}"
-                )
-            size = tied.embedding_dim
+            size = tied_size(tied, num_outputs)
             if size != input_size:
                 self.projection = nn.Linear(input_size, size, bias=False)
         self.linear = nn.Linear(size, num_outputs, bias=bias)
@@ -86,11 +96,9 @@ class SoftmaxHead(Head):
         self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         rows, ids = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-        if mask is None:
-            count = torch.full((), float(len(ids)), device=rows.device)
-        else:
+        count = counted(targets, mask)
+        if mask is not None:
             chosen = mask.reshape(-1)
-            count = chosen.sum(dtype=torch.float32)
             if mask.is_cuda:  # selecting rows would wait for the device: mark them instead
                 ids = ids.masked_fill(~chosen, IGNORED)
             elif not bool(chosen.all()):
@@ -130,7 +138,7 @@ class BernoulliHead(Head):
         nats = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         ).sum(-1)
-        return _masked_sum(nats, mask), _count(nats, mask)
+        return _masked_sum(nats, mask), counted(nats, mask)
 
 
 class RealHead(Head):
@@ -154,7 +162,7 @@ class RealHead(Head):
     ) -> tuple[Tensor, Tensor]:
         values = self(hidden)
         errors = (values - targets.to(values.dtype).reshape(values.shape)).square().sum(-1)
-        return _masked_sum(errors, mask), _count(errors, mask) * self.num_outputs
+        return _masked_sum(errors, mask), counted(errors, mask) * self.num_outputs
 
 
 def full(values: Tensor) -> Tensor:
@@ -162,11 +170,22 @@ def full(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def tied_size(embedding: nn.Embedding, num_outputs: int) -> int:
+    """The size of an embedding that an output layer shares. ValueError where rows are missing."""
+    if embedding.num_embeddings != num_outputs:
+        raise ValueError(
+            f"a tied output layer has a row for each symbol: the embedding has "
+            f"{embedding.num_embeddings}, the output {num_outputs}"
+        )
+    return embedding.embedding_dim
+
+
 def _masked_sum(values: Tensor, mask: Tensor | None) -> Tensor:
     return values.sum() if mask is None else values.masked_fill(~mask, 0.0).sum()
 
 
-def _count(values: Tensor, mask: Tensor | None) -> Tensor:
+def counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """How many of the values (...) count, as a float32 scalar."""
     if mask is None:
         return torch.full((), float(values.numel()), device=values.device)
     return mask.sum(dtype=torch.float32)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.dropout import check_probability, locked_dropout
 from models.embedding import Inputs
-from models.head import BernoulliHead, Head, SoftmaxHead
+from models.head import BernoulliHead, Head, HeadFactory, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import RNNStack
 from models.state import State
@@ -26,6 +26,7 @@ class LanguageModel(nn.Module):
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
+        head: HeadFactory | None = None,
         embedding_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
@@ -41,6 +42,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         """Either `vocabulary_size` symbols or `keys` independent keys, which are read as they are.
 
+        `head` makes the distribution of symbols, None a softmax; keys have their own.
         `tie_weights`: the output layer is the embedding's matrix. `embedding_size` null is
         `hidden_size`. `embedding_dropout` stands before the layers, `dropout` between them and
         `output_dropout` after.
@@ -78,6 +80,11 @@ class LanguageModel(nn.Module):
                     "tie_weights shares an embedding, and keys have none: set "
                     "model.tie_weights=false or take model=music"
                 )
+            if head is not None:
+                raise ValueError(
+                    "model/head is of symbols, and keys have a distribution of their own: set "
+                    "model/head=null"
+                )
             self.head = BernoulliHead(input_size=size, keys=keys)
             return
         if tie_weights and self.inputs.output_size != size:
@@ -85,7 +92,7 @@ class LanguageModel(nn.Module):
                 f"tie_weights needs embedding_size == output size, got {self.inputs.output_size} "
                 f"and {size}: set model.embedding_size={size} or model.tie_weights=false"
             )
-        self.head = SoftmaxHead(
+        self.head = (head or SoftmaxHead)(
             input_size=size,
             num_outputs=vocabulary_size,
             label_smoothing=label_smoothing,
@@ -101,10 +108,19 @@ class LanguageModel(nn.Module):
 
         Passing the state on makes windows of a text one long text.
         """
+        outputs, after = self.read(inputs, state)
+        return self.drop(outputs), after
+
+    def read(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`forward` up to the outputs (B, T, D) of the last layer, which `drop` is still to see."""
         outputs, after = self.stack(self.inputs(inputs), state)
+        return outputs, after
+
+    def drop(self, outputs: Tensor) -> Tensor:
+        """Dropout behind the last layer, (B, T, D) → (B, T, D)."""
         if self.variational:
-            return locked_dropout(outputs, self.output_dropout, self.training), after
-        return F.dropout(outputs, self.output_dropout, self.training), after
+            return locked_dropout(outputs, self.output_dropout, self.training)
+        return F.dropout(outputs, self.output_dropout, self.training)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, for generation: symbols (B,) or keys (B, K) → (B, D), state. Drops nothing."""

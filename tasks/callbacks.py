@@ -12,6 +12,7 @@ from lightning.pytorch import callbacks
 from torch import Tensor
 
 from tasks import pictures
+from tasks.averaging import AverageOfWeights
 from tasks.loggers import AppendingCSV, log_picture
 from tasks.stopping import Stopped
 
@@ -193,22 +194,14 @@ class EarlyStopping(callbacks.EarlyStopping):
         )
 
 
-class WeightAverage(callbacks.WeightAveraging):
+class WeightAverage(AverageOfWeights):
     """Validates, saves and tests an exponential moving average of the weights.
 
     The decay grows as (1 + n) / (10 + n) up to `decay`, so that short runs forget their start.
     """
 
     def __init__(self, *, decay: float = 0.999) -> None:
-        # the functional parts of buffers are copied, not averaged: some are counters
-        super().__init__(use_buffers=False, multi_avg_fn=_moving_average(decay))
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        # Lightning's would put the weights that are not averaged back before a test, too
-        if trainer.state.fn == "fit":
-            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        super().__init__(multi_avg_fn=_moving_average(decay))
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

@@ -14,6 +14,7 @@ from data.batches import StreamBatch
 from data.codec import Codec
 from data.midi import write_midi
 from data.spec import DataSpec
+from models.activation import penalties
 from models.decoding import DecodingOptions, Hypotheses, search
 from models.decoding.constraints import Banned
 from models.language_model import LanguageModel as Model
@@ -57,11 +58,14 @@ class LanguageModel(Task):
         top_k: int | None = None,
         top_p: float | None = None,
         transpose: int = 0,
+        activation_regularisation: float = 0.0,
+        temporal_activation_regularisation: float = 0.0,
         evaluation: Mapping[str, Any] | None = None,
     ) -> None:
         """`samples` texts of `sample_length` symbols (or frames) are written after validation.
 
         `transpose`: in training a piece of music is moved up or down by as many semitones at most.
+        The two regularisations weigh penalties on a token's loss (`models.activation`).
         `evaluation`: what the test of a text measures beside its plain numbers (`Evaluation`).
         """
         super().__init__(
@@ -75,6 +79,9 @@ class LanguageModel(Task):
                 f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
             )
         self.transpose = transpose
+        self.penalties = penalties(
+            activation=activation_regularisation, temporal=temporal_activation_regularisation
+        )
         self.evaluation = adaptive.Evaluation.of(evaluation)
         if self.plays and self.evaluation.beside:
             raise ValueError(
@@ -121,18 +128,22 @@ class LanguageModel(Task):
 
     # Carried state
 
-    def run(self, batch: StreamBatch, split: str) -> Tensor:
-        """Hidden vectors (B, T, D) of a batch that goes on where the split's last one stopped."""
+    def run(self, batch: StreamBatch, split: str) -> tuple[Tensor, Tensor]:
+        """A batch that goes on where the split's last one stopped → what the last layer gives
+        (B, T, D), and what the head reads of it."""
         before = adaptive.carry_on(self.model, batch, self.carried.get(split))
-        hidden, after = self.model(batch.inputs, before)
+        outputs, after = self.model.read(batch.inputs, before)
         self.carried[split] = detach(after)
-        return hidden
+        return outputs, self.model.drop(outputs)
 
     def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
         if self.transpose and self.training:
             batch = self.transposed(batch)
-        hidden = self.run(batch, "train")
-        return self.model.head.loss(hidden, batch.targets, batch.mask)
+        outputs, hidden = self.run(batch, "train")
+        loss, count = self.model.head.loss(hidden, batch.targets, batch.mask)
+        for penalty in self.penalties:
+            loss = loss + count * penalty(outputs, hidden, batch.mask)
+        return loss, count
 
     def transposed(self, batch: StreamBatch) -> StreamBatch:
         """Move each row by a random number of semitones; keys beyond the piano are left out."""
@@ -171,7 +182,7 @@ class LanguageModel(Task):
     # Evaluation
 
     def evaluate(self, batch: StreamBatch, split: str) -> None:
-        hidden = self.run(batch, split)
+        _, hidden = self.run(batch, split)
         loss, count = self.model.head.loss(hidden, batch.targets, batch.mask)
         self.sums.add("loss", loss, count)
         self.sums.add("characters", (batch.characters * batch.mask).sum(), 1)

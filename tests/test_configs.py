@@ -67,10 +67,16 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         yield compose_once
 
 
+# groups within a file of another one, and the choice that has them
+WITHIN = {"model/head": "task=language_model"}
+
+
 def choice(file: Path) -> str:
     """The command line's words for a file of a group."""
     group, *below = file.with_suffix("").parts
     name = "/".join(below)
+    if str(file.parent) in WITHIN:
+        return f"{file.parent}={file.stem}"
     return f"{group}={name}" if group in PRIMARY else f"+{group}={name}"
 
 
@@ -117,7 +123,8 @@ def check_arguments(node: Mapping[str, Any], where: str) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.with_suffix("")))
 def test_it_composes_and_every_target_takes_its_arguments(file: Path, composed: Compose) -> None:
-    settings = build.plain(composed(choice(file)))
+    around = [WITHIN[str(file.parent)]] if str(file.parent) in WITHIN else []
+    settings = build.plain(composed(*around, choice(file)))
     build.check_targets(settings)
     for where, node in targets(settings):
         check_arguments(node, where)
@@ -147,6 +154,14 @@ def test_a_model_is_built_from_some_kind_of_data(name: str, composed: Compose) -
         except (ValueError, AssertionError) as refusal:
             refusals.append(refusal)
     pytest.fail(f"no kind of data suits model={name}: {refusals}")
+
+
+@pytest.mark.parametrize("name", group("head"))
+def test_an_output_layer_takes_what_a_language_model_tells_it(name: str, composed: Compose) -> None:
+    factory = build.instantiate(composed("task=language_model", f"model/head={name}").model.head)
+    head = factory(input_size=4, num_outputs=20_000, label_smoothing=0.0, tied=None)
+    sums = head.log_probs(torch.randn(2, 4)).exp().sum(-1)
+    torch.testing.assert_close(sums, torch.ones(2))
 
 
 @pytest.mark.parametrize("name", [name for name in group("data") if name != "source"])

@@ -182,15 +182,16 @@ def test_a_stream_that_was_stopped_goes_on_as_if_it_was_not(
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize(("workers", "deviation"), [(0, 0.0), (3, 2.0)])
 def test_streams_of_documents_go_on_from_batch_to_batch(
-    workers: int, make: Make, tmp_path: Path
+    workers: int, deviation: float, make: Make, tmp_path: Path
 ) -> None:
     folder = documents(tmp_path / "d")
-    settings = {"document_end": True, "steps": 5}
+    settings = {"document_end": True, "steps": 5, "steps_deviation": deviation}
     ordinary = make(TextStreams, folder, streaming=False, **settings)
     data = make(TextStreams, folder, num_workers=workers, **settings)
     batches = list(islice(data.train_dataloader(), 200))
+    assert (len({b.inputs.size(1) for b in batches}) > 1) == bool(deviation)
     assert batches[0].start.all() and not any(b.start.any() for b in batches[1:])
     inputs, targets = (torch.cat([b[i] for b in batches], dim=1) for i in (0, 1))
     assert torch.equal(inputs[:, 1:], targets[:, :-1]) and (inputs[:, 0] == EOS).all()

@@ -183,6 +183,44 @@ def test_training_streams_go_on_from_batch_to_batch(make: Make, book: Path) -> N
     assert batches[0].start.all() and all(b.mask.all() for b in batches)
 
 
+VARIED = {"steps_deviation": 3.0, "steps_halved": 0.2}
+
+
+def test_windows_of_unequal_length_go_on_from_batch_to_batch(make: Make, book: Path) -> None:
+    data = make(book, steps=20, **VARIED)
+    batches = list(loader := data.train_dataloader())
+    inputs, targets = (torch.cat([b[i] for b in batches], dim=1) for i in (0, 1))
+    assert (inputs[:, 1:] != targets[:, :-1]).sum() <= 1
+    lengths = np.array([b.inputs.size(1) for b in batches])
+    assert 5 <= lengths.min() < 13 and lengths.max() > 23 and len(set(lengths)) > 5
+    assert lengths.mean() == pytest.approx(18, abs=2) and lengths.sum() == inputs.size(1)
+    # an epoch reads about the whole text once, and every epoch has as many batches
+    assert lengths.sum() == pytest.approx(len(data.splits["train"]) // 4, rel=0.1)
+    loader.batch_sampler.set_epoch(1)
+    again = [b.inputs.size(1) for b in loader]
+    assert len(again) == len(lengths) == len(loader) and again != lengths.tolist()
+
+
+def test_unequal_windows_are_the_same_on_every_rank_and_equal_in_evaluation(
+    make: Make, book: Path
+) -> None:
+    data = make(book, steps=20, batch_size=2, **VARIED)
+    parts = [list(ranked(data, rank, 2).train_dataloader()) for rank in range(2)]
+    for one, other in zip(*parts, strict=True):
+        assert one.inputs.shape == other.inputs.shape
+    data, plain = make(book, steps=20, **VARIED), make(book, steps=20)
+    for one, other in zip(data.test_dataloader(), plain.test_dataloader(), strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+
+
+@pytest.mark.parametrize("wrong", [{"steps_deviation": -1.0}, {"steps_halved": 1.5}])
+def test_windows_that_cannot_be_drawn_are_refused(
+    wrong: dict[str, float], make: Make, book: Path
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make(book, **wrong)
+
+
 def test_windows_differ_by_epoch_alone(make: Make, book: Path) -> None:
     def epoch(number: int, **changes: Any) -> torch.Tensor:
         loader = make(book, **changes).train_dataloader()
@@ -192,6 +230,16 @@ def test_windows_differ_by_epoch_alone(make: Make, book: Path) -> None:
     assert torch.equal(epoch(3), epoch(3)) and not torch.equal(epoch(3), epoch(4))
     assert not torch.equal(epoch(3), epoch(3, seed=2))
     assert torch.equal(epoch(3), epoch(3, num_workers=1))
+
+
+def test_unequal_windows_differ_by_epoch_alone(make: Make, book: Path) -> None:
+    def epoch(number: int, **changes: Any) -> list[Any]:
+        loader = make(book, **(VARIED | changes)).train_dataloader()
+        loader.batch_sampler.set_epoch(number)
+        return [batch.inputs.tolist() for batch in loader]
+
+    assert epoch(3) == epoch(3) != epoch(4)
+    assert epoch(3) != epoch(3, seed=2)
 
 
 def test_ranks_read_different_streams(make: Make, book: Path) -> None:

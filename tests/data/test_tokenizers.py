@@ -161,6 +161,21 @@ def test_a_vocabulary_is_as_large_as_asked(kind: str) -> None:
     assert sizes[0] == 12 < sizes[1]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pre_tokenizer": "whitespace"}, {"kind": "characters"}],
+    ids=["words", "whitespace", "characters"],
+)
+def test_symbols_are_numbered_by_falling_frequency(changes: dict) -> None:
+    """What an adaptive softmax rests on."""
+    random = np.random.default_rng(0)
+    words = [f"{letter}{number}" for letter in "abcde" for number in range(20)]
+    texts = [" ".join(random.choice(words, 30, p=np.arange(1, 101) / 5050)) for _ in range(50)]
+    codec = TokenizerSettings(**changes).train(texts)
+    counts = np.bincount(np.concatenate([codec.encode(text) for text in texts]))
+    assert (np.diff(counts[len(SPECIALS) :]) <= 0).all() and len(counts) > 10
+
+
 def test_min_frequency_leaves_out_what_is_rare() -> None:
     for kind, corpus in [("words", ["a a a b"]), ("characters", ["aaab"])]:
         codec = TokenizerSettings(kind=kind, min_frequency=2).train(corpus)

@@ -38,3 +38,26 @@ def test_perplexity_and_bits_are_of_the_same_likelihood(start: Any) -> None:
 def test_text_cannot_be_transposed(start: Any) -> None:
     with pytest.raises(ValueError, match=r"task\.transpose"):
         start("language_model", "task.transpose=2")
+
+
+def test_penalties_enter_the_training_loss_alone(start: Any) -> None:
+    keys = ["task.activation_regularisation=2", "task.temporal_activation_regularisation=1"]
+    trained, evaluated = [], []
+    for more in ([], keys):
+        task, batch = (run := start("language_model", *more)).task, first_batch(run)
+        torch.manual_seed(0)
+        loss, count = task.loss(batch)
+        trained.append((loss / count).item())
+        task.carried.clear()
+        torch.manual_seed(0)
+        outputs, hidden = task.run(batch, "train")
+        task.eval().evaluate(batch, "val")
+        evaluated.append(task.sums.totals()["loss"])
+    extra = 2 * hidden.square().mean() + (outputs[:, 1:] - outputs[:, :-1]).square().mean()
+    assert trained[1] - trained[0] == pytest.approx(extra.item(), rel=1e-4)
+    assert evaluated[0] == evaluated[1]
+
+
+def first_batch(run: Any) -> StreamBatch:
+    batch: StreamBatch = next(iter(run.data.train_dataloader()))
+    return batch
