@@ -235,7 +235,7 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
     """
     chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
     for key in ("cell", "recurrent", "model", "optimizer", "scheduler"):
-        if not config.fit and any(k == key or k.startswith(f"{key}.") for k in chosen):
+        if not config.fit and any(re.match(rf"{key}\b", k) for k in chosen):
             raise ValueError(f"{key}={chosen.get(key, '...')}: a checkpoint brings its own {key}")
     _check_tokenizer(config, stored, chosen)
     own = stored["task"]["_target_"]

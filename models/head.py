@@ -3,6 +3,8 @@
 A part of its own, so that another distribution replaces it without touching the model below.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,20 @@ class Head(nn.Module):
         or hidden vector, changes neither.
         """
         raise NotImplementedError
+
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden (..., D) → the likeliest class (...), and the log-probabilities (..., V) of all.
+
+        `mask` (...) is for heads whose answers depend on each other: True at what is there.
+        """
+        log_probs = self.log_probs(hidden)
+        return log_probs.argmax(-1), log_probs
+
+
+class HeadFactory(Protocol):
+    """What makes a head for classes, once their number is known."""
+
+    def __call__(self, *, input_size: int, num_outputs: int, label_smoothing: float) -> Head: ...
 
 
 class SoftmaxHead(Head):
@@ -123,6 +139,11 @@ class BernoulliHead(Head):
         """The log-probability of each key being on, in float32: (..., D) → (..., K)."""
         return F.logsigmoid(full(self(hidden)))
 
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The keys (..., K) that are likelier on than off, and the log-probability of each on."""
+        logits = full(self(hidden))
+        return logits > 0, F.logsigmoid(logits)
+
     def loss(
         self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -148,6 +169,11 @@ class RealHead(Head):
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         raise TypeError("real numbers have no log-probabilities here: call the head for its values")
+
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The values (..., K), twice."""
+        values = self(hidden)
+        return values, values
 
     def loss(
         self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.dropout import locked_dropout
 from models.embedding import Inputs
-from models.head import Head, RealHead, SoftmaxHead
+from models.head import Head, HeadFactory, RealHead, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import BidirectionalStack, RNNStack
 from models.state import State
@@ -36,12 +36,16 @@ class Tagger(nn.Module):
         word_dropout: float = 0.0,
         freeze_embedding: bool = False,
         label_smoothing: float = 0.0,
+        head: HeadFactory | None = None,
     ) -> None:
         """`real`: the answers are `num_outputs` numbers, else one of `num_outputs` classes.
 
-        `dropout` stands between the layers and before the head.
+        `head` makes the output layer of classes, a softmax where it is None. `dropout` stands
+        between the layers and before the head.
         """
         super().__init__()
+        if real and head is not None:
+            raise ValueError("model.head is for classes, and this data has real numbers: leave it")
         self.inputs = Inputs(
             vocabulary_size=vocabulary_size,
             input_features=input_features,
@@ -69,7 +73,7 @@ class Tagger(nn.Module):
         self.head: Head = (
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
-            else SoftmaxHead(
+            else (head or SoftmaxHead)(
                 input_size=size, num_outputs=num_outputs, label_smoothing=label_smoothing
             )
         )

@@ -53,8 +53,7 @@ class Classification(Labelling):
         hidden = self.model(batch.inputs, batch.lengths).hidden
         mask = self._mask(batch)
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
-        outputs = self.model.head(hidden).float()
-        given, right = self.count_outputs(outputs, batch.targets, mask)
+        given, right = self.count_answers(self.model.head.answers(hidden), batch.targets, mask)
         self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:

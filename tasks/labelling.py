@@ -114,16 +114,16 @@ class Labelling(Task):
         self.every_answer = []
         self.answers = []
 
-    def count_outputs(
-        self, outputs: Tensor, targets: Tensor, mask: Tensor
+    def count_answers(
+        self, answers: tuple[Tensor, Tensor], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add raw outputs (..., V), targets and their mask (...) to the metrics → given, right."""
+        """Add a head's answers, targets and their mask (...) to the metrics → given, right."""
+        given, scores = answers
         if not self.real:
-            given = outputs.argmax(-1)
             self.confusion.add(given, targets)
-            self.calibration.add(outputs, targets)
+            self.calibration.add(scores, targets)
             return given, targets
-        given, right = self.codec.restore(outputs), self.codec.restore(targets.float())
+        given, right = self.codec.restore(given), self.codec.restore(targets.float())
         errors = (given - right).masked_fill(~mask[..., None], 0.0)
         count = mask.sum() * given.size(-1)
         self.sums.add("mse", errors.square().sum(), count)

@@ -10,6 +10,7 @@ from torch import Tensor
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
+from models.pooling import valid_steps
 from models.tagger import Tagger
 from tasks import pictures
 from tasks.base import SPLIT_OF, PredictOptions
@@ -49,15 +50,14 @@ class Tagging(Labelling):
         """(B, T) True where an answer counts."""
         if not self.real:
             return batch.targets != IGNORE
-        steps = torch.arange(batch.inputs.size(1), device=batch.lengths.device)
-        return steps < batch.lengths[:, None]
+        return valid_steps(batch.lengths, batch.inputs.size(1))
 
     def evaluate(self, batch: SequenceBatch, split: str) -> None:
         hidden, _ = self.model(batch.inputs, batch.lengths)
         mask = self._mask(batch)
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
-        outputs = self.model.head(hidden).float()
-        given, right = self.count_outputs(outputs, batch.targets, mask)
+        answers = self.model.head.answers(hidden, valid_steps(batch.lengths, hidden.size(1)))
+        given, right = self.count_answers(answers, batch.targets, mask)
         self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:
@@ -94,14 +94,15 @@ class Tagging(Labelling):
         for start in range(0, len(raw), options.batch_size):
             some = raw[start : start + options.batch_size]
             batch: Any = self.codec.batch(some)
-            lengths = batch.lengths.tolist()
-            hidden, _ = self.model(batch.inputs.to(self.device), batch.lengths.to(self.device))
-            outputs = self.model.head(hidden).float()
+            lengths = batch.lengths.to(self.device)
+            hidden, _ = self.model(batch.inputs.to(self.device), lengths)
+            given, _ = self.model.head.answers(hidden, valid_steps(lengths, hidden.size(1)))
+            sizes = lengths.tolist()
             if self.spec.labels is None:
-                rows = self.codec.restore(outputs).tolist()
-                answers += [{"values": row[:n]} for row, n in zip(rows, lengths, strict=True)]
+                rows = self.codec.restore(given).tolist()
+                answers += [{"values": row[:n]} for row, n in zip(rows, sizes, strict=True)]
                 continue
-            for text, row, n in zip(some, outputs.argmax(-1).tolist(), lengths, strict=True):
+            for text, row, n in zip(some, given.tolist(), sizes, strict=True):
                 tags = [self.spec.labels[tag] for tag in row[:n]]
                 answers.append({"tokens": self.words(text)[:n], "tags": tags})
         return answers
