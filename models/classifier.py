@@ -14,7 +14,7 @@ from models.stack import BidirectionalStack, RNNStack
 
 class ClassifierOutput(NamedTuple):
     hidden: Tensor  # (B, P): what the output head reads
-    attention: Tensor | None  # (B, T): the weight of each step, where the pooling has weights
+    attention: Tensor | None  # (B, R, T): the weights of the steps, where the pooling has weights
 
 
 class Classifier(nn.Module):
@@ -35,6 +35,8 @@ class Classifier(nn.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         pooling: str = "last",
+        pooling_hops: int = 1,
+        pooling_penalty: float = 0.0,
         dropout: float = 0.0,
         variational: bool = False,
         residual: bool = False,
@@ -46,7 +48,8 @@ class Classifier(nn.Module):
     ) -> None:
         """`real`: the answer is `num_outputs` numbers, else one of `num_outputs` classes.
 
-        `dropout` stands between the layers and before the head.
+        `dropout` stands between the layers and before the head. `pooling_hops` and
+        `pooling_penalty` are for pooling by attention (`models.pooling.Attention`).
         """
         super().__init__()
         self.inputs = Inputs(
@@ -71,7 +74,11 @@ class Classifier(nn.Module):
             layer_norm=layer_norm,
         )
         self.pooling = build_pooling(
-            pooling, input_size=self.stack.output_size, bidirectional=bidirectional
+            pooling,
+            input_size=self.stack.output_size,
+            bidirectional=bidirectional,
+            hops=pooling_hops,
+            penalty=pooling_penalty,
         )
         self.bidirectional = bidirectional
         self.dropout = dropout

@@ -40,8 +40,9 @@ class Classification(Labelling):
         )  # fmt: skip
 
     def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        hidden = self.model(batch.inputs, batch.lengths).hidden
-        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+        output = self.model(batch.inputs, batch.lengths)
+        loss, count = self.model.head.loss(output.hidden, batch.targets, self._mask(batch))
+        return loss + self.model.pooling.penalty(output.attention), count
 
     def _mask(self, batch: SequenceBatch) -> Tensor:
         """(B,) True where the answer is known."""
