@@ -1,5 +1,6 @@
 """Many to one: a sequence is read, and one answer given."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class Classifier(nn.Module):
         input_features: int | None,
         num_outputs: int,
         real: bool,
+        class_weights: Sequence[float] | None = None,
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
@@ -87,7 +89,10 @@ class Classifier(nn.Module):
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
             else SoftmaxHead(
-                input_size=size, num_outputs=num_outputs, label_smoothing=label_smoothing
+                input_size=size,
+                num_outputs=num_outputs,
+                label_smoothing=label_smoothing,
+                class_weights=class_weights,
             )
         )
 

@@ -6,6 +6,7 @@ network gives, and of the transitions (K, K), [from, to], between neighbours; it
 exp(score) by the sum over all ways. The steps of a row are its first `lengths`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,12 +24,19 @@ class CRFHead(SoftmaxHead):
     """
 
     def __init__(
-        self, *, input_size: int, num_outputs: int, ends: bool = True, label_smoothing: float = 0.0
+        self,
+        *,
+        input_size: int,
+        num_outputs: int,
+        ends: bool = True,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        if label_smoothing:
+        if label_smoothing or class_weights is not None:
             raise ValueError(
-                f"label_smoothing={label_smoothing} is for classes on their own, and a CRF has "
-                "sequences of them: set model.label_smoothing=0"
+                "a CRF learns sequences of classes, which have neither a smoothing nor weights: "
+                f"set model.label_smoothing=0 and task.class_weights=null, got {label_smoothing} "
+                f"and {class_weights}"
             )
         super().__init__(input_size=input_size, num_outputs=num_outputs)
         self.transitions = nn.Parameter(torch.zeros(num_outputs, num_outputs))

@@ -3,6 +3,7 @@
 A part of its own, so that another distribution replaces it without touching the model below.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -45,7 +46,14 @@ class Head(nn.Module):
 class HeadFactory(Protocol):
     """What makes a head for classes, once their number is known."""
 
-    def __call__(self, *, input_size: int, num_outputs: int, label_smoothing: float) -> Head: ...
+    def __call__(
+        self,
+        *,
+        input_size: int,
+        num_outputs: int,
+        label_smoothing: float,
+        class_weights: Sequence[float] | None,
+    ) -> Head: ...
 
 
 class SoftmaxHead(Head):
@@ -53,9 +61,12 @@ class SoftmaxHead(Head):
 
     `tied` shares the matrix of an embedding (Press and Wolf 2017, arXiv 1608.05859); where its
     size is not `input_size`, a projection leads there. `label_smoothing` (Szegedy et al. 2016,
-    arXiv 1512.00567) spreads that share of each target over all classes, in training only, so
-    that a measured loss stays a likelihood.
+    arXiv 1512.00567) spreads that share of each target over all classes; `class_weights`, one a
+    class, weigh each position by its target, in the loss and in the count. Both in training only,
+    so that a measured loss stays a likelihood.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -64,6 +75,7 @@ class SoftmaxHead(Head):
         num_outputs: int,
         bias: bool = True,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         tied: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
@@ -74,6 +86,8 @@ class SoftmaxHead(Head):
         self.input_size = input_size
         self.num_outputs = num_outputs
         self.label_smoothing = label_smoothing
+        given = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", given, persistent=False)
         self.projection: nn.Module = nn.Identity()
         size = input_size
         if tied is not None:
@@ -112,9 +126,24 @@ class SoftmaxHead(Head):
             elif not bool(chosen.all()):
                 rows, ids = rows[chosen], ids[chosen]
         smoothing = self.label_smoothing if self.training else 0.0
+        if self.class_weights is not None and self.training:
+            return self._weighted(rows, ids, self.class_weights)
         layer = self.linear
         nats = linear_cross_entropy(self.projection(rows), layer.weight, layer.bias, ids, smoothing)
         return nats, count
+
+    def _weighted(self, rows: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        logits = full(self(rows))
+        nats = F.cross_entropy(
+            logits,
+            ids,
+            weights.to(logits.dtype),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        kept = ids != IGNORED
+        return nats, weights[ids.masked_fill(~kept, 0)].masked_fill(~kept, 0.0).sum()
 
 
 class BernoulliHead(Head):

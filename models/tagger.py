@@ -1,5 +1,7 @@
 """One answer a step, synchronised: result t depends on the data of 0..t, or of all steps."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ class Tagger(nn.Module):
         input_features: int | None,
         num_outputs: int,
         real: bool,
+        class_weights: Sequence[float] | None = None,
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
@@ -74,7 +77,10 @@ class Tagger(nn.Module):
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
             else (head or SoftmaxHead)(
-                input_size=size, num_outputs=num_outputs, label_smoothing=label_smoothing
+                input_size=size,
+                num_outputs=num_outputs,
+                label_smoothing=label_smoothing,
+                class_weights=class_weights,
             )
         )
 

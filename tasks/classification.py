@@ -33,10 +33,12 @@ class Classification(Labelling):
         seed: int = 1,
         samples: int = 8,
         vectors: str | None = None,
+        class_weights: str | Sequence[float] | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
             scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
+            class_weights=class_weights,
         )  # fmt: skip
 
     def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What classification and tagging share: a sequence in, classes or real numbers out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tasks import pictures
 from tasks.base import SPLIT_OF, Table, Task
 from tasks.calibration import Calibration, calibration_error, reliability
 from tasks.class_table import class_table, write_classes
+from tasks.class_weights import class_weights as weights_of_classes
 from tasks.loggers import log_table
 from tasks.metrics import Confusion, accuracy, gather, macro_f1
 from tasks.vectors import read_vectors
@@ -34,9 +35,13 @@ class Labelling(Task):
         codec: Codec,
         model: Callable[..., Classifier] | Callable[..., Tagger],
         vectors: str | None,
+        class_weights: str | Sequence[float] | None,
         **settings: Any,
     ) -> None:
-        """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with."""
+        """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with.
+
+        `class_weights`: how much each class counts in training (`tasks.class_weights`).
+        """
         super().__init__(spec=spec, codec=codec, **settings)
         self.check(spec)
         vocabulary = spec.input_vocabulary
@@ -46,6 +51,7 @@ class Labelling(Task):
             input_features=spec.input_features,
             num_outputs=spec.num_outputs,
             real=self.real,
+            class_weights=weights_of_classes(class_weights, spec),
             pad_id=vocabulary.pad_id if vocabulary else 0,
             unk_id=vocabulary.unk_id if vocabulary else None,
         )

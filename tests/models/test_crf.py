@@ -171,6 +171,8 @@ def test_it_learns_what_steps_on_their_own_cannot() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"model\.label_smoothing=0"):
         CRFHead(input_size=D, num_outputs=K, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"task\.class_weights=null"):
+        CRFHead(input_size=D, num_outputs=K, class_weights=[1.0] * K)
     with pytest.raises(ValueError, match=r"sequences.*\(4, 3\)"):
         build()[0].loss(torch.zeros(4, D).double(), LENGTHS)
     with pytest.raises(ValueError, match="real numbers"):
