@@ -46,6 +46,7 @@ class Classifier(nn.Module):
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         freeze_embedding: bool = False,
+        normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
         """`real`: the answer is `num_outputs` numbers, else one of `num_outputs` classes.
@@ -64,6 +65,7 @@ class Classifier(nn.Module):
             variational=variational,
             word_dropout=word_dropout,
             freeze=freeze_embedding,
+            normalise=normalise_embedding,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=self.inputs.output_size,
@@ -98,7 +100,11 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> ClassifierOutput:
         """Symbols (B, T) or real vectors (B, T, F), lengths (B,) → what the head reads."""
+        return self.read(self.inputs(inputs), lengths)
+
+    def read(self, vectors: Tensor, lengths: Tensor) -> ClassifierOutput:
+        """The same from the vectors (B, T, E) that `inputs` gives."""
         # Causal outputs never see a pad, and the state that would is not used: the shortest way.
-        outputs, _ = self.stack(self.inputs(inputs), None, lengths if self.bidirectional else None)
-        pooled, weights = self.pooling(outputs, valid_steps(lengths, inputs.size(1)))
+        outputs, _ = self.stack(vectors, None, lengths if self.bidirectional else None)
+        pooled, weights = self.pooling(outputs, valid_steps(lengths, vectors.size(1)))
         return ClassifierOutput(F.dropout(pooled, self.dropout, self.training), weights)

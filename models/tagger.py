@@ -38,6 +38,7 @@ class Tagger(nn.Module):
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         freeze_embedding: bool = False,
+        normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
         head: HeadFactory | None = None,
     ) -> None:
@@ -59,6 +60,7 @@ class Tagger(nn.Module):
             variational=variational,
             word_dropout=word_dropout,
             freeze=freeze_embedding,
+            normalise=normalise_embedding,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=self.inputs.output_size,
@@ -92,7 +94,13 @@ class Tagger(nn.Module):
 
         Without `lengths` all steps are valid. A bidirectional tagger takes no state: ValueError.
         """
-        outputs, after = self.stack(self.inputs(inputs), state, lengths)
+        return self.read(self.inputs(inputs), lengths, state)
+
+    def read(
+        self, vectors: Tensor, lengths: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """The same from the vectors (B, T, E) that `inputs` gives."""
+        outputs, after = self.stack(vectors, state, lengths)
         if self.variational:
             return locked_dropout(outputs, self.dropout, self.training), after
         return F.dropout(outputs, self.dropout, self.training), after

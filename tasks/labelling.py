@@ -1,5 +1,6 @@
 """What classification and tagging share: a sequence in, classes or real numbers out."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tasks.loggers import log_table
 from tasks.metrics import Confusion, accuracy, gather, macro_f1
 from tasks.vectors import read_vectors
 
+Objective = Callable[["Labelling", SequenceBatch], tuple[Tensor, Tensor]]
+
 
 class Labelling(Task):
     """`accuracy`, macro `f1` and calibration error `ece` of classes; `mse` and `mae` of numbers.
@@ -36,16 +39,21 @@ class Labelling(Task):
         model: Callable[..., Classifier] | Callable[..., Tagger],
         vectors: str | None,
         class_weights: str | Sequence[float] | None,
+        objective: Objective | None,
         **settings: Any,
     ) -> None:
         """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with.
 
         `class_weights`: how much each class counts in training (`tasks.class_weights`).
+        `objective`: what is trained (`tasks.adversarial`); None: the likelihood.
         """
         super().__init__(spec=spec, codec=codec, **settings)
         self.check(spec)
         vocabulary = spec.input_vocabulary
         self.vectors = vectors
+        if objective is not None and self.name not in getattr(objective, "tasks", ()):
+            raise ValueError(f"objective={type(objective).__name__} is not for task={self.name}")
+        self.objective: Objective = Labelling.likelihood if objective is None else objective
         self.model = model(
             vocabulary_size=vocabulary.size if vocabulary else None,
             input_features=spec.input_features,
@@ -84,6 +92,31 @@ class Labelling(Task):
     @classmethod
     def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
         return ("val/mse", "min") if spec.labels is None else ("val/accuracy", "max")
+
+    # Training
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        return self.objective(self, batch)
+
+    def likelihood(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The loss of the right answers, and how many they are."""
+        return self.nats(self.read(self.model.inputs(batch.inputs), batch), batch)
+
+    @abstractmethod
+    def read(self, vectors: Tensor, batch: SequenceBatch) -> Any:
+        """What the model makes of a batch whose symbols have these vectors (B, T, E)."""
+
+    @abstractmethod
+    def nats(self, reading: Any, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The loss of the right answers after such a reading, and how many they are."""
+
+    @abstractmethod
+    def log_probs(self, reading: Any) -> Tensor:
+        """The classes' log-probabilities (..., V) after such a reading."""
+
+    @abstractmethod
+    def mask(self, batch: SequenceBatch) -> Tensor:
+        """(B,), or (B, T) of steps: True where an answer is known."""
 
     def initialise(self) -> None:
         if self.vectors is not None:

@@ -14,7 +14,7 @@ from models.pooling import valid_steps
 from models.tagger import Tagger
 from tasks import pictures
 from tasks.base import SPLIT_OF, PredictOptions
-from tasks.labelling import Labelling
+from tasks.labelling import Labelling, Objective
 
 
 class Tagging(Labelling):
@@ -37,26 +37,31 @@ class Tagging(Labelling):
         samples: int = 8,
         vectors: str | None = None,
         class_weights: str | Sequence[float] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
             scheduler=scheduler, seed=seed, samples=samples, vectors=vectors,
-            class_weights=class_weights,
+            class_weights=class_weights, objective=objective,
         )  # fmt: skip
 
-    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        hidden, _ = self.model(batch.inputs, batch.lengths)
-        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+    def read(self, vectors: Tensor, batch: SequenceBatch) -> Tensor:
+        return self.model.read(vectors, batch.lengths)[0]
 
-    def _mask(self, batch: SequenceBatch) -> Tensor:
-        """(B, T) True where an answer counts."""
+    def nats(self, reading: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        return self.model.head.loss(reading, batch.targets, self.mask(batch))
+
+    def log_probs(self, reading: Tensor) -> Tensor:
+        return self.model.head.log_probs(reading)
+
+    def mask(self, batch: SequenceBatch) -> Tensor:
         if not self.real:
             return batch.targets != IGNORE
         return valid_steps(batch.lengths, batch.inputs.size(1))
 
     def evaluate(self, batch: SequenceBatch, split: str) -> None:
         hidden, _ = self.model(batch.inputs, batch.lengths)
-        mask = self._mask(batch)
+        mask = self.mask(batch)
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
         answers = self.model.head.answers(hidden, valid_steps(batch.lengths, hidden.size(1)))
         given, right = self.count_answers(answers, batch.targets, mask)
