@@ -43,7 +43,7 @@ class Head(nn.Module):
         return log_probs.argmax(-1), log_probs
 
 
-class HeadFactory(Protocol):
+class ClassHeadFactory(Protocol):
     """What makes a head for classes, once their number is known."""
 
     def __call__(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.dropout import locked_dropout
 from models.embedding import Inputs
-from models.head import Head, HeadFactory, RealHead, SoftmaxHead
+from models.head import Head, ClassHeadFactory, RealHead, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import BidirectionalStack, RNNStack
 from models.state import State
@@ -40,7 +40,7 @@ class Tagger(nn.Module):
         freeze_embedding: bool = False,
         normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
-        head: HeadFactory | None = None,
+        head: ClassHeadFactory | None = None,
     ) -> None:
         """`real`: the answers are `num_outputs` numbers, else one of `num_outputs` classes.
 
