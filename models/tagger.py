@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.dropout import locked_dropout
 from models.embedding import Inputs
-from models.head import Head, ClassHeadFactory, RealHead, SoftmaxHead
+from models.head import ClassHeadFactory, Head, RealHead, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import BidirectionalStack, RNNStack
 from models.state import State
