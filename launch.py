@@ -106,7 +106,7 @@ def describe(error: BaseException) -> str | None:
     if not str(error) and error.__cause__ is not None:
         return f"{type(error.__cause__).__name__}: {error.__cause__}"
     text = re.sub(r"\n(?:\s*\n)+", "\n", str(error)).strip()
-    missing = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    missing = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
     if missing:
         group, name = missing.groups()
         return _unknown(f"{group} {name!r}", group_names(group))

@@ -74,6 +74,11 @@ class Labels:
         targets = {k: ((part - mean) / std).astype(np.float32) for k, part in columns.items()}
         return cls(targets=targets, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
+    @property
+    def counts(self) -> tuple[int, ...] | None:
+        """How often each class is there in training."""
+        return None if self.names is None else class_counts(self.targets["train"], self.names)
+
     def report(self) -> Report:
         if self.names is None:
             return {"label_mean": round(self.mean[0], 4), "label_std": round(self.std[0], 4)}
@@ -88,6 +93,11 @@ class Labels:
 def class_names(values: Mapping[str, Sequence[str]], *, sample: bool) -> tuple[str, ...]:
     found = set().union(*values.values()) if sample else set(values["train"])
     return tuple(sorted(found, key=in_order))
+
+
+def class_counts(targets: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
+    """How often each class is among these numbers, negative ones left out."""
+    return tuple(np.bincount(targets[targets >= 0], minlength=len(names)).tolist())
 
 
 def check_classes(

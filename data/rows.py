@@ -107,6 +107,7 @@ class PictureRows(DataModule):
         spec = DataSpec(
             input_features=codec.size[1] if codec.order is None else 1,
             labels=labels.names,
+            label_counts=labels.counts,
             output_features=None if labels.names is not None else 1,
         )
         return Prepared(spec=spec, codec=codec, splits=splits, report=labels.report())

@@ -33,6 +33,7 @@ class DataSpec:
     per_step: bool = False  # an answer a step rather than one a sequence
     keys: int | None = None
     shared_vocabulary: bool = False  # input and output symbols are the same table
+    label_counts: tuple[int, ...] | None = None  # of each class in training
 
     @property
     def num_outputs(self) -> int:
@@ -48,7 +49,7 @@ class DataSpec:
     def to_plain(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers only (what `weights_only` loading admits)."""
         plain = asdict(self)
-        for key in ("picture_shape", "labels"):
+        for key in ("picture_shape", "labels", "label_counts"):
             plain[key] = None if plain[key] is None else list(plain[key])
         return plain
 
@@ -57,6 +58,6 @@ class DataSpec:
         values = dict(plain)
         for key in ("input_vocabulary", "output_vocabulary"):
             values[key] = None if values[key] is None else Vocabulary(**values[key])
-        for key in ("picture_shape", "labels"):
-            values[key] = None if values[key] is None else tuple(values[key])
+        for key in ("picture_shape", "labels", "label_counts"):
+            values[key] = None if values.get(key) is None else tuple(values[key])
         return cls(**values)

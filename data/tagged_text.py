@@ -13,7 +13,7 @@ from data.arrays import Ragged, Split, cut
 from data.base import DataModule, Example, Prepared
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
-from data.labels import check_classes, class_name, class_names, name_of
+from data.labels import check_classes, class_counts, class_name, class_names, name_of
 from data.spec import DataSpec
 from data.text_codec import PAD, UNK
 from data.text_labels import TextCounts
@@ -101,7 +101,12 @@ class TaggedText(DataModule):
             counts.add(split, [" ".join(map(str, row)) for row in words], ids[split])
         report = {"classes": len(names), "vocabulary": inputs.vocabulary.size, **counts.report()}
         codec = TaggedTextCodec(inputs=inputs, labels=names, max_length=most)
-        spec = DataSpec(per_step=True, input_vocabulary=inputs.vocabulary, labels=names)
+        spec = DataSpec(
+            per_step=True,
+            input_vocabulary=inputs.vocabulary,
+            labels=names,
+            label_counts=class_counts(splits["train"].ragged("targets").values, names),
+        )
         return Prepared(spec=spec, codec=codec, splits=splits, report=report)
 
     def lengths(self, split: str) -> np.ndarray:

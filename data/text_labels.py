@@ -103,6 +103,7 @@ class TextLabels(Streamed):
         spec = DataSpec(
             input_vocabulary=inputs.vocabulary,
             labels=labels.names,
+            label_counts=labels.counts,
             output_features=None if labels.names is not None else 1,
         )
         report = {

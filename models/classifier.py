@@ -1,5 +1,6 @@
 """Many to one: a sequence is read, and one answer given."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from models.stack import BidirectionalStack, RNNStack
 
 class ClassifierOutput(NamedTuple):
     hidden: Tensor  # (B, P): what the output head reads
-    attention: Tensor | None  # (B, T): the weight of each step, where the pooling has weights
+    attention: Tensor | None  # (B, R, T): the weights of the steps, where the pooling has weights
 
 
 class Classifier(nn.Module):
@@ -27,6 +28,7 @@ class Classifier(nn.Module):
         input_features: int | None,
         num_outputs: int,
         real: bool,
+        class_weights: Sequence[float] | None = None,
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
@@ -35,6 +37,8 @@ class Classifier(nn.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         pooling: str = "last",
+        pooling_hops: int = 1,
+        pooling_penalty: float = 0.0,
         dropout: float = 0.0,
         variational: bool = False,
         residual: bool = False,
@@ -42,11 +46,13 @@ class Classifier(nn.Module):
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         freeze_embedding: bool = False,
+        normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
         """`real`: the answer is `num_outputs` numbers, else one of `num_outputs` classes.
 
-        `dropout` stands between the layers and before the head.
+        `dropout` stands between the layers and before the head. `pooling_hops` and
+        `pooling_penalty` are for pooling by attention (`models.pooling.Attention`).
         """
         super().__init__()
         self.inputs = Inputs(
@@ -59,6 +65,7 @@ class Classifier(nn.Module):
             variational=variational,
             word_dropout=word_dropout,
             freeze=freeze_embedding,
+            normalise=normalise_embedding,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=self.inputs.output_size,
@@ -71,7 +78,11 @@ class Classifier(nn.Module):
             layer_norm=layer_norm,
         )
         self.pooling = build_pooling(
-            pooling, input_size=self.stack.output_size, bidirectional=bidirectional
+            pooling,
+            input_size=self.stack.output_size,
+            bidirectional=bidirectional,
+            hops=pooling_hops,
+            penalty=pooling_penalty,
         )
         self.bidirectional = bidirectional
         self.dropout = dropout
@@ -80,13 +91,20 @@ class Classifier(nn.Module):
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
             else SoftmaxHead(
-                input_size=size, num_outputs=num_outputs, label_smoothing=label_smoothing
+                input_size=size,
+                num_outputs=num_outputs,
+                label_smoothing=label_smoothing,
+                class_weights=class_weights,
             )
         )
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> ClassifierOutput:
         """Symbols (B, T) or real vectors (B, T, F), lengths (B,) → what the head reads."""
+        return self.read(self.inputs(inputs), lengths)
+
+    def read(self, vectors: Tensor, lengths: Tensor) -> ClassifierOutput:
+        """The same from the vectors (B, T, E) that `inputs` gives."""
         # Causal outputs never see a pad, and the state that would is not used: the shortest way.
-        outputs, _ = self.stack(self.inputs(inputs), None, lengths if self.bidirectional else None)
-        pooled, weights = self.pooling(outputs, valid_steps(lengths, inputs.size(1)))
+        outputs, _ = self.stack(vectors, None, lengths if self.bidirectional else None)
+        pooled, weights = self.pooling(outputs, valid_steps(lengths, vectors.size(1)))
         return ClassifierOutput(F.dropout(pooled, self.dropout, self.training), weights)

@@ -12,6 +12,7 @@ from models.dropout import (
     drop_symbols,
     replace_symbols,
 )
+from models.normalised import NormalisedEmbedding
 
 INITIAL_RANGE = 0.1  # small enough for weights that are also the output layer's
 
@@ -34,11 +35,13 @@ class Inputs(nn.Module):
         variational: bool = False,
         word_dropout: float = 0.0,
         freeze: bool = False,
+        normalise: bool = False,
     ) -> None:
         """`word_dropout` hides symbols in training: each one that is met becomes `unk_id`; with
         `variational` a symbol instead loses its vector wherever it stands in the batch (Gal and
         Ghahramani 2015, arXiv 1512.05287). `variational` also makes `dropout` take the same
-        features at every step of a row. `freeze` keeps the vectors as they are, or were loaded.
+        features at every step of a row. `freeze` keeps the vectors as they are, or were loaded;
+        `normalise` gives what is read of them mean 0 and variance 1 (`NormalisedEmbedding`).
         """
         super().__init__()
         if (vocabulary_size is None) == (input_features is None):
@@ -57,10 +60,10 @@ class Inputs(nn.Module):
         self.embedding: nn.Embedding | None = None
         if vocabulary_size is None:
             assert input_features is not None
-            if freeze or word_dropout:
+            if freeze or word_dropout or normalise:
                 raise ValueError(
-                    "real features have no embedding: set freeze_embedding=false and "
-                    f"word_dropout=0, got {freeze} and {word_dropout}"
+                    "real features have no embedding: set freeze_embedding=false, word_dropout=0 "
+                    f"and normalise_embedding=false, got {freeze}, {word_dropout} and {normalise}"
                 )
             self.output_size = input_features
             return
@@ -75,7 +78,11 @@ class Inputs(nn.Module):
                 "vocabulary lacks: set word_dropout=0, or variational=true to drop their vectors"
             )
         self.output_size = embedding_size
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = (
+            NormalisedEmbedding(vocabulary_size, embedding_size, pad_id=pad_id)
+            if normalise
+            else nn.Embedding(vocabulary_size, embedding_size)
+        )
         nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
         self.embedding.weight.requires_grad_(not freeze)
 

@@ -3,6 +3,7 @@
 A part of its own, so that another distribution replaces it without touching the model below.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -33,6 +34,27 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden (..., D) → the likeliest class (...), and the log-probabilities (..., V) of all.
+
+        `mask` (...) is for heads whose answers depend on each other: True at what is there.
+        """
+        log_probs = self.log_probs(hidden)
+        return log_probs.argmax(-1), log_probs
+
+
+class ClassHeadFactory(Protocol):
+    """What makes a head for classes, once their number is known."""
+
+    def __call__(
+        self,
+        *,
+        input_size: int,
+        num_outputs: int,
+        label_smoothing: float,
+        class_weights: Sequence[float] | None,
+    ) -> Head: ...
+
 
 class HeadFactory(Protocol):
     """Builds the output layer of a model of symbols, with the matrix of `tied` if there is one."""
@@ -52,9 +74,12 @@ class SoftmaxHead(Head):
 
     `tied` shares the matrix of an embedding (Press and Wolf 2017, arXiv 1608.05859); where its
     size is not `input_size`, a projection leads there. `label_smoothing` (Szegedy et al. 2016,
-    arXiv 1512.00567) spreads that share of each target over all classes, in training only, so
-    that a measured loss stays a likelihood.
+    arXiv 1512.00567) spreads that share of each target over all classes; `class_weights`, one a
+    class, weigh each position by its target, in the loss and in the count. Both in training only,
+    so that a measured loss stays a likelihood.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -63,6 +88,7 @@ class SoftmaxHead(Head):
         num_outputs: int,
         bias: bool = True,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         tied: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +99,8 @@ class SoftmaxHead(Head):
         self.input_size = input_size
         self.num_outputs = num_outputs
         self.label_smoothing = label_smoothing
+        given = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", given, persistent=False)
         self.projection: nn.Module = nn.Identity()
         size = input_size
         if tied is not None:
@@ -104,9 +132,24 @@ class SoftmaxHead(Head):
             elif not bool(chosen.all()):
                 rows, ids = rows[chosen], ids[chosen]
         smoothing = self.label_smoothing if self.training else 0.0
+        if self.class_weights is not None and self.training:
+            return self._weighted(rows, ids, self.class_weights)
         layer = self.linear
         nats = linear_cross_entropy(self.projection(rows), layer.weight, layer.bias, ids, smoothing)
         return nats, count
+
+    def _weighted(self, rows: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        logits = full(self(rows))
+        nats = F.cross_entropy(
+            logits,
+            ids,
+            weights.to(logits.dtype),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        kept = ids != IGNORED
+        return nats, weights[ids.masked_fill(~kept, 0)].masked_fill(~kept, 0.0).sum()
 
 
 class BernoulliHead(Head):
@@ -130,6 +173,11 @@ class BernoulliHead(Head):
     def log_probs(self, hidden: Tensor) -> Tensor:
         """The log-probability of each key being on, in float32: (..., D) → (..., K)."""
         return F.logsigmoid(full(self(hidden)))
+
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The keys (..., K) that are likelier on than off, and the log-probability of each on."""
+        logits = full(self(hidden))
+        return logits > 0, F.logsigmoid(logits)
 
     def loss(
         self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None
@@ -156,6 +204,11 @@ class RealHead(Head):
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         raise TypeError("real numbers have no log-probabilities here: call the head for its values")
+
+    def answers(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The values (..., K), twice."""
+        values = self(hidden)
+        return values, values
 
     def loss(
         self, hidden: Tensor, targets: Tensor, mask: Tensor | None = None

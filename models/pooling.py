@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 class Pooling(nn.Module):
-    """Outputs (B, T, D), mask (B, T) → pooled (B, P), and weights (B, T) where there are any."""
+    """Outputs (B, T, D), mask (B, T) → pooled (B, P), and weights (B, R, T) where there are any:
+    the rows were read R times.
+    """
 
     def __init__(self, *, input_size: int, bidirectional: bool = False) -> None:
         """`bidirectional`: the second half of D was read from right to left."""
@@ -18,6 +20,10 @@ class Pooling(nn.Module):
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
+
+    def penalty(self, weights: Tensor | None) -> Tensor | float:
+        """What the loss of so weighed rows has on top in training, summed over the rows."""
+        return 0.0
 
 
 class Last(Pooling):
@@ -75,21 +81,48 @@ class Concat(MeanMax):
 
 
 class Attention(Pooling):
-    """A mean whose weights are learnt, one a step (Yang et al. 2016, doi 10.18653/v1/N16-1174)."""
+    """A mean whose weights are learnt, one a step (Yang et al. 2016, doi 10.18653/v1/N16-1174).
 
-    def __init__(self, *, input_size: int, bidirectional: bool = False) -> None:
+    `hops` such means, joined, may look at different parts of a row; `penalty` weighs
+    ‖AAᵀ − I‖² of a row's weights A (R, T), which grows where they look at the same or at much:
+    structured self-attention, Lin et al. 2017, arXiv 1703.03130.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        bidirectional: bool = False,
+        hops: int = 1,
+        penalty: float = 0.0,
+    ) -> None:
         super().__init__(input_size=input_size, bidirectional=bidirectional)
+        if hops < 1:
+            raise ValueError(f"pooling_hops is 1 or more, got {hops}")
+        if not penalty >= 0.0:
+            raise ValueError(f"pooling_penalty is a weight of 0 or more, got {penalty}")
         self.key = nn.Linear(input_size, input_size)
-        self.score = nn.Linear(input_size, 1, bias=False)
+        self.score = nn.Linear(input_size, hops, bias=False)
+        self.penalty_weight = penalty
+        self.output_size = hops * input_size
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        scores = self.score(self.key(outputs).tanh()).squeeze(-1)
+        scores = self.score(self.key(outputs).tanh()).transpose(1, 2)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1).masked_fill(~mask, 0.0)
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1).masked_fill(~mask[:, None], 0.0)
         values = outputs.masked_fill(~mask[:, :, None], 0.0)
-        pooled = torch.bmm(weights.to(values.dtype)[:, None], values).squeeze(1)
-        return pooled, weights
+        return torch.bmm(weights.to(values.dtype), values).flatten(1), weights
+
+    def penalty(self, weights: Tensor | None) -> Tensor | float:
+        if not self.penalty_weight:
+            return 0.0
+        assert weights is not None
+        with torch.autocast(weights.device.type, enabled=False):
+            alike = torch.bmm(weights, weights.transpose(1, 2))
+        squares = (alike - torch.eye(alike.size(1)).to(alike)).square().sum((1, 2))
+        some = weights.sum((1, 2)) > 0  # an empty row looks at nothing
+        return self.penalty_weight * squares.masked_fill(~some, 0.0).sum()
 
 
 POOLINGS: dict[str, type[Pooling]] = {
@@ -102,11 +135,23 @@ POOLINGS: dict[str, type[Pooling]] = {
 }
 
 
-def build_pooling(name: str, *, input_size: int, bidirectional: bool = False) -> Pooling:
-    """The pooling of this name, or a ValueError that lists the names."""
+def build_pooling(
+    name: str, *, input_size: int, bidirectional: bool = False, hops: int = 1, penalty: float = 0.0
+) -> Pooling:
+    """The pooling of this name, or a ValueError that lists the names.
+
+    `hops` and `penalty` are those of `Attention`, and a ValueError where they are set for others.
+    """
     if name not in POOLINGS:
         raise ValueError(f"pooling is one of {', '.join(POOLINGS)}, got {name!r}")
-    return POOLINGS[name](input_size=input_size, bidirectional=bidirectional)
+    if (hops, penalty) == (1, 0.0):
+        return POOLINGS[name](input_size=input_size, bidirectional=bidirectional)
+    if name != "attention":
+        raise ValueError(
+            f"pooling_hops={hops} and pooling_penalty={penalty} are for model.pooling=attention, "
+            f"got pooling={name}"
+        )
+    return Attention(input_size=input_size, bidirectional=bidirectional, hops=hops, penalty=penalty)
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:

@@ -1,11 +1,13 @@
 """One answer a step, synchronised: result t depends on the data of 0..t, or of all steps."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dropout import locked_dropout
 from models.embedding import Inputs
-from models.head import Head, RealHead, SoftmaxHead
+from models.head import ClassHeadFactory, Head, RealHead, SoftmaxHead
 from models.recurrent import CellFactory
 from models.stack import BidirectionalStack, RNNStack
 from models.state import State
@@ -21,6 +23,7 @@ class Tagger(nn.Module):
         input_features: int | None,
         num_outputs: int,
         real: bool,
+        class_weights: Sequence[float] | None = None,
         pad_id: int,
         unk_id: int | None,
         cell: CellFactory,
@@ -35,13 +38,18 @@ class Tagger(nn.Module):
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         freeze_embedding: bool = False,
+        normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
+        head: ClassHeadFactory | None = None,
     ) -> None:
         """`real`: the answers are `num_outputs` numbers, else one of `num_outputs` classes.
 
-        `dropout` stands between the layers and before the head.
+        `head` makes the output layer of classes, a softmax where it is None. `dropout` stands
+        between the layers and before the head.
         """
         super().__init__()
+        if real and head is not None:
+            raise ValueError("model.head is for classes, and this data has real numbers: leave it")
         self.inputs = Inputs(
             vocabulary_size=vocabulary_size,
             input_features=input_features,
@@ -52,6 +60,7 @@ class Tagger(nn.Module):
             variational=variational,
             word_dropout=word_dropout,
             freeze=freeze_embedding,
+            normalise=normalise_embedding,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=self.inputs.output_size,
@@ -69,8 +78,11 @@ class Tagger(nn.Module):
         self.head: Head = (
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
-            else SoftmaxHead(
-                input_size=size, num_outputs=num_outputs, label_smoothing=label_smoothing
+            else (head or SoftmaxHead)(
+                input_size=size,
+                num_outputs=num_outputs,
+                label_smoothing=label_smoothing,
+                class_weights=class_weights,
             )
         )
 
@@ -82,7 +94,13 @@ class Tagger(nn.Module):
 
         Without `lengths` all steps are valid. A bidirectional tagger takes no state: ValueError.
         """
-        outputs, after = self.stack(self.inputs(inputs), state, lengths)
+        return self.read(self.inputs(inputs), lengths, state)
+
+    def read(
+        self, vectors: Tensor, lengths: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """The same from the vectors (B, T, E) that `inputs` gives."""
+        outputs, after = self.stack(vectors, state, lengths)
         if self.variational:
             return locked_dropout(outputs, self.dropout, self.training), after
         return F.dropout(outputs, self.dropout, self.training), after

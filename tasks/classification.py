@@ -9,9 +9,9 @@ from torch import Tensor
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
-from models.classifier import Classifier
+from models.classifier import Classifier, ClassifierOutput
 from tasks.base import PredictOptions
-from tasks.labelling import Labelling
+from tasks.labelling import Labelling, Objective
 
 
 class Classification(Labelling):
@@ -37,30 +37,36 @@ class Classification(Labelling):
         samples: int = 8,
         layer_decay: float = 1.0,
         vectors: str | None = None,
+        class_weights: str | Sequence[float] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
             scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
-            vectors=vectors,
+            vectors=vectors, class_weights=class_weights, objective=objective,
         )  # fmt: skip
         self.members: list[Classification] = []  # of an ensemble, beside this one
 
-    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        hidden = self.model(batch.inputs, batch.lengths).hidden
-        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+    def read(self, vectors: Tensor, batch: SequenceBatch) -> ClassifierOutput:
+        return self.model.read(vectors, batch.lengths)
 
-    def _mask(self, batch: SequenceBatch) -> Tensor:
-        """(B,) True where the answer is known."""
+    def nats(self, reading: ClassifierOutput, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        loss, count = self.model.head.loss(reading.hidden, batch.targets, self.mask(batch))
+        return loss + self.model.pooling.penalty(reading.attention), count
+
+    def log_probs(self, reading: ClassifierOutput) -> Tensor:
+        return self.model.head.log_probs(reading.hidden)
+
+    def mask(self, batch: SequenceBatch) -> Tensor:
         if self.real:
             return torch.ones_like(batch.lengths, dtype=torch.bool)
         return batch.targets != IGNORE
 
     def evaluate(self, batch: SequenceBatch, split: str) -> None:
         hidden = self.model(batch.inputs, batch.lengths).hidden
-        mask = self._mask(batch)
+        mask = self.mask(batch)
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
-        outputs = self.model.head(hidden).float()
-        given, right = self.count_outputs(outputs, batch.targets, mask)
+        given, right = self.count_answers(self.model.head.answers(hidden), batch.targets, mask)
         self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:

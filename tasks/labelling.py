@@ -1,6 +1,7 @@
 """What classification and tagging share: a sequence in, classes or real numbers out."""
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from tasks import pictures
 from tasks.base import SPLIT_OF, Table, Task
 from tasks.calibration import Calibration, calibration_error, reliability
 from tasks.class_table import class_table, write_classes
+from tasks.class_weights import class_weights as weights_of_classes
 from tasks.loggers import log_table
 from tasks.metrics import Confusion, accuracy, gather, macro_f1
 from tasks.vectors import read_vectors
+
+Objective = Callable[["Labelling", SequenceBatch], tuple[Tensor, Tensor]]
 
 
 class Labelling(Task):
@@ -34,18 +38,28 @@ class Labelling(Task):
         codec: Codec,
         model: Callable[..., Classifier] | Callable[..., Tagger],
         vectors: str | None,
+        class_weights: str | Sequence[float] | None,
+        objective: Objective | None,
         **settings: Any,
     ) -> None:
-        """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with."""
+        """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with.
+
+        `class_weights`: how much each class counts in training (`tasks.class_weights`).
+        `objective`: what is trained (`tasks.adversarial`); None: the likelihood.
+        """
         super().__init__(spec=spec, codec=codec, **settings)
         self.check(spec)
         vocabulary = spec.input_vocabulary
         self.vectors = vectors
+        if objective is not None and self.name not in getattr(objective, "tasks", ()):
+            raise ValueError(f"objective={type(objective).__name__} is not for task={self.name}")
+        self.objective: Objective = Labelling.likelihood if objective is None else objective
         self.model = model(
             vocabulary_size=vocabulary.size if vocabulary else None,
             input_features=spec.input_features,
             num_outputs=spec.num_outputs,
             real=self.real,
+            class_weights=weights_of_classes(class_weights, spec),
             pad_id=vocabulary.pad_id if vocabulary else 0,
             unk_id=vocabulary.unk_id if vocabulary else None,
         )
@@ -78,6 +92,31 @@ class Labelling(Task):
     @classmethod
     def monitor_for(cls, spec: DataSpec) -> tuple[str, str]:
         return ("val/mse", "min") if spec.labels is None else ("val/accuracy", "max")
+
+    # Training
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        return self.objective(self, batch)
+
+    def likelihood(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The loss of the right answers, and how many they are."""
+        return self.nats(self.read(self.model.inputs(batch.inputs), batch), batch)
+
+    @abstractmethod
+    def read(self, vectors: Tensor, batch: SequenceBatch) -> Any:
+        """What the model makes of a batch whose symbols have these vectors (B, T, E)."""
+
+    @abstractmethod
+    def nats(self, reading: Any, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The loss of the right answers after such a reading, and how many they are."""
+
+    @abstractmethod
+    def log_probs(self, reading: Any) -> Tensor:
+        """The classes' log-probabilities (..., V) after such a reading."""
+
+    @abstractmethod
+    def mask(self, batch: SequenceBatch) -> Tensor:
+        """(B,), or (B, T) of steps: True where an answer is known."""
 
     def initialise(self) -> None:
         if self.vectors is not None:
@@ -114,16 +153,16 @@ class Labelling(Task):
         self.every_answer = []
         self.answers = []
 
-    def count_outputs(
-        self, outputs: Tensor, targets: Tensor, mask: Tensor
+    def count_answers(
+        self, answers: tuple[Tensor, Tensor], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add raw outputs (..., V), targets and their mask (...) to the metrics → given, right."""
+        """Add a head's answers, targets and their mask (...) to the metrics → given, right."""
+        given, scores = answers
         if not self.real:
-            given = outputs.argmax(-1)
             self.confusion.add(given, targets)
-            self.calibration.add(outputs, targets)
+            self.calibration.add(scores, targets)
             return given, targets
-        given, right = self.codec.restore(outputs), self.codec.restore(targets.float())
+        given, right = self.codec.restore(given), self.codec.restore(targets.float())
         errors = (given - right).masked_fill(~mask[..., None], 0.0)
         count = mask.sum() * given.size(-1)
         self.sums.add("mse", errors.square().sum(), count)

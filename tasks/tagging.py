@@ -10,10 +10,11 @@ from torch import Tensor
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
+from models.pooling import valid_steps
 from models.tagger import Tagger
 from tasks import pictures
 from tasks.base import SPLIT_OF, PredictOptions
-from tasks.labelling import Labelling
+from tasks.labelling import Labelling, Objective
 
 
 class Tagging(Labelling):
@@ -36,30 +37,35 @@ class Tagging(Labelling):
         samples: int = 8,
         layer_decay: float = 1.0,
         vectors: str | None = None,
+        class_weights: str | Sequence[float] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(
             spec=spec, codec=codec, model=model, monitor=monitor, mode=mode, optimizer=optimizer,
             scheduler=scheduler, seed=seed, samples=samples, layer_decay=layer_decay,
-            vectors=vectors,
+            vectors=vectors, class_weights=class_weights, objective=objective,
         )  # fmt: skip
 
-    def loss(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        hidden, _ = self.model(batch.inputs, batch.lengths)
-        return self.model.head.loss(hidden, batch.targets, self._mask(batch))
+    def read(self, vectors: Tensor, batch: SequenceBatch) -> Tensor:
+        return self.model.read(vectors, batch.lengths)[0]
 
-    def _mask(self, batch: SequenceBatch) -> Tensor:
-        """(B, T) True where an answer counts."""
+    def nats(self, reading: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        return self.model.head.loss(reading, batch.targets, self.mask(batch))
+
+    def log_probs(self, reading: Tensor) -> Tensor:
+        return self.model.head.log_probs(reading)
+
+    def mask(self, batch: SequenceBatch) -> Tensor:
         if not self.real:
             return batch.targets != IGNORE
-        steps = torch.arange(batch.inputs.size(1), device=batch.lengths.device)
-        return steps < batch.lengths[:, None]
+        return valid_steps(batch.lengths, batch.inputs.size(1))
 
     def evaluate(self, batch: SequenceBatch, split: str) -> None:
         hidden, _ = self.model(batch.inputs, batch.lengths)
-        mask = self._mask(batch)
+        mask = self.mask(batch)
         self.sums.add("loss", *self.model.head.loss(hidden, batch.targets, mask))
-        outputs = self.model.head(hidden).float()
-        given, right = self.count_outputs(outputs, batch.targets, mask)
+        answers = self.model.head.answers(hidden, valid_steps(batch.lengths, hidden.size(1)))
+        given, right = self.count_answers(answers, batch.targets, mask)
         self.keep_answers(batch, given, split)
         for row, index in enumerate(batch.index.tolist()):
             if index in self.chosen:
@@ -96,14 +102,15 @@ class Tagging(Labelling):
         for start in range(0, len(raw), options.batch_size):
             some = raw[start : start + options.batch_size]
             batch: Any = self.codec.batch(some)
-            lengths = batch.lengths.tolist()
-            hidden, _ = self.model(batch.inputs.to(self.device), batch.lengths.to(self.device))
-            outputs = self.model.head(hidden).float()
+            lengths = batch.lengths.to(self.device)
+            hidden, _ = self.model(batch.inputs.to(self.device), lengths)
+            given, _ = self.model.head.answers(hidden, valid_steps(lengths, hidden.size(1)))
+            sizes = lengths.tolist()
             if self.spec.labels is None:
-                rows = self.codec.restore(outputs).tolist()
-                answers += [{"values": row[:n]} for row, n in zip(rows, lengths, strict=True)]
+                rows = self.codec.restore(given).tolist()
+                answers += [{"values": row[:n]} for row, n in zip(rows, sizes, strict=True)]
                 continue
-            for text, row, n in zip(some, outputs.argmax(-1).tolist(), lengths, strict=True):
+            for text, row, n in zip(some, given.tolist(), sizes, strict=True):
                 tags = [self.spec.labels[tag] for tag in row[:n]]
                 answers.append({"tokens": self.words(text)[:n], "tags": tags})
         return answers

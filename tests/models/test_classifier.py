@@ -111,7 +111,7 @@ def test_real_vectors_in_and_real_numbers_out() -> None:
 
 def test_attention_is_given_where_the_pooling_has_it() -> None:
     output = build(pooling="attention")(padded(), LENGTHS)
-    assert output.attention.shape == (B, T)
+    assert output.attention.shape == (B, 1, T)
 
 
 @pytest.mark.parametrize("options", [{"pooling": "median"}, {"dropout": 1.0}, {"num_layers": 0}])

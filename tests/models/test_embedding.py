@@ -105,3 +105,27 @@ def test_vectors_of_another_size_name_the_size_to_set() -> None:
         build().load_vectors(torch.zeros(V, 7), torch.ones(V, dtype=torch.bool))
     with pytest.raises(ValueError, match="reads real features"):
         build(vocabulary_size=None, input_features=3).load_vectors(torch.zeros(1), torch.ones(1))
+
+
+def test_normalised_vectors_have_mean_0_and_variance_1_over_what_is_read() -> None:
+    inputs, ids = build(normalise=True), symbols()
+    inputs(ids)
+    read = inputs.eval()(ids)[ids != 0]
+    again = inputs(ids)[ids != 0]
+    assert torch.equal(read, again)  # evaluation counts nothing
+    # each symbol counts once before it is read, which is little among so many
+    torch.testing.assert_close(read.mean(0), torch.zeros(E), atol=0.02, rtol=0.0)
+    torch.testing.assert_close(read.var(0), torch.ones(E), atol=0.03, rtol=0.0)
+    assert inputs.embedding.counts.sum() == (ids != 0).sum() + V - 1
+
+
+def test_normalised_vectors_cannot_grow() -> None:
+    inputs, ids = build(normalise=True).eval(), symbols()
+    before = inputs(ids)
+    with torch.no_grad():
+        inputs.embedding.weight.mul_(30.0).add_(5.0)
+    torch.testing.assert_close(inputs(ids), before, atol=1e-2, rtol=1e-2)
+    loss = inputs.train()(ids)[0, 0].sum()
+    assert torch.autograd.grad(loss, inputs.embedding.weight)[0].isfinite().all()
+    with pytest.raises(ValueError, match="normalise_embedding=false"):
+        build(vocabulary_size=None, input_features=3, normalise=True)

@@ -73,6 +73,24 @@ def test_label_smoothing_works_in_training_only() -> None:
     torch.testing.assert_close(head.eval().loss(hidden, targets)[0], plain)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_are_torchs_in_training_and_nothing_in_evaluation(smoothing) -> None:
+    weights = torch.tensor([3.0, 0.5, 1.0, 0.0, 2.0, 1.0, 7.0])
+    _, hidden, targets = build("softmax")
+    torch.manual_seed(0)
+    head = SoftmaxHead(
+        input_size=D, num_outputs=V, class_weights=weights.tolist(), label_smoothing=smoothing
+    )
+    loss, count = head.loss(hidden, targets, MASK)
+    expected = F.cross_entropy(
+        head(hidden)[MASK], targets[MASK], weights, label_smoothing=smoothing
+    )
+    torch.testing.assert_close(loss / count, expected)
+    assert head.state_dict().keys() == build("softmax")[0].state_dict().keys()
+    plain = build("softmax")[0].eval().loss(hidden, targets, MASK)
+    torch.testing.assert_close(head.eval().loss(hidden, targets, MASK), plain)
+
+
 @pytest.mark.parametrize("size", [D, D + 2])
 def test_tied_weights_share_memory_and_gradients(size) -> None:
     embedding = nn.Embedding(V, size)
