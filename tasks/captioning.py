@@ -19,6 +19,7 @@ from tasks.cider import cider, cider_plain
 from tasks.generation import Generation
 from tasks.meteor import meteor
 from tasks.metrics import exact_match
+from tasks.objectives import Objective
 from tasks.weights import read_backbone
 
 
@@ -51,6 +52,7 @@ class Captioning(Generation):
         max_new_tokens: int = 40,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -59,7 +61,7 @@ class Captioning(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, objective=objective,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory
@@ -147,6 +149,9 @@ class Captioning(Generation):
             "meteor": meteor(hypotheses, references),
             "cider_plain": cider_plain(hypotheses, references),
         }
+
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        return captioning_metrics.tokenize
 
     @torch.no_grad()
     def draw(self, split: str, folder: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from tasks import exposure, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
 from tasks.metrics import gather
+from tasks.objectives import Objective
 from tasks.rows import Row
 
 
@@ -30,6 +31,7 @@ class Generation(Task):
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
+    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy.
     """
 
     model: EncoderDecoder
@@ -46,6 +48,7 @@ class Generation(Task):
         max_new_tokens: int,
         teacher_forcing: float,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -67,6 +70,8 @@ class Generation(Task):
         self.members: list[Generation] = []  # of an ensemble, beside this one
         self.max_new_tokens = max_new_tokens
         self.teacher_forcing = teacher_forcing
+        self.objective: Objective = Generation.cross_entropy if objective is None else objective
+        self.notes: dict[str, Tensor] = {}  # what the objective measured on the latest batch
         self.model = model(
             source_vocabulary_size=spec.input_vocabulary.size if spec.input_vocabulary else None,
             picture_shape=spec.picture_shape,
@@ -97,6 +102,10 @@ class Generation(Task):
         """Those that are too slow for every validation."""
         return {}
 
+    @abstractmethod
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        """How these metrics take a text apart, where the references are such."""
+
     # Training
 
     def forced_share(self) -> float:
@@ -107,6 +116,15 @@ class Generation(Task):
         return 1.0 - (1.0 - self.teacher_forcing) * min(1.0, done)
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self.objective(self, batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({f"train/{name}": value for name, value in self.notes.items()})
+        return loss
+
+    def cross_entropy(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Nats of the right symbols, and how many they are."""
         forced = self.forced_share() if self.training else 1.0
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)

@@ -16,7 +16,8 @@ from tasks import pictures
 from tasks.base import SPLIT_OF
 from tasks.by_length import bleu_by_length
 from tasks.generation import Generation
-from tasks.metrics import Score, bleu, chrf, exact_match, length_ratio, ter
+from tasks.metrics import Score, bleu, bleu_words, chrf, exact_match, length_ratio, ter
+from tasks.objectives import Objective
 
 
 class Translation(Generation):
@@ -47,6 +48,7 @@ class Translation(Generation):
         max_new_tokens: int = 200,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -54,7 +56,7 @@ class Translation(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, objective=objective,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
@@ -101,6 +103,10 @@ class Translation(Generation):
         tokenize = bleu_tokenizer(self.bleu_tokenize, references)
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
         return bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
+
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
+        return bleu_words(bleu_tokenizer(self.bleu_tokenize, references), lowercase=lowercase)
 
     def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
