@@ -53,6 +53,7 @@ class Captioning(Generation):
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
         objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -61,7 +62,7 @@ class Captioning(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding, objective=objective,
+            decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory

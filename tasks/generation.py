@@ -21,6 +21,7 @@ from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
 from tasks.metrics import gather
 from tasks.objectives import Objective
+from tasks.penalties import DoublyStochastic, Penalty
 from tasks.rows import Row
 
 
@@ -31,7 +32,8 @@ class Generation(Task):
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
-    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy.
+    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. `doubly_stochastic` is
+    the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy.
     """
 
     model: EncoderDecoder
@@ -49,6 +51,7 @@ class Generation(Task):
         teacher_forcing: float,
         decoding: Mapping[str, Any] | None = None,
         objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -80,6 +83,14 @@ class Generation(Task):
             bos_id=vocabulary.bos_id,
             shared_vocabulary=spec.shared_vocabulary,
         )
+        self.penalties: list[Penalty] = []
+        if doubly_stochastic:
+            if self.model.decoder.attention is None:
+                raise ValueError(
+                    f"task.doubly_stochastic={doubly_stochastic} is about attention: set "
+                    "model.decoder.attention=additive, or 0 here"
+                )
+            self.penalties.append(DoublyStochastic(doubly_stochastic))
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
         self.pairs: list[tuple[int, str]] = []  # of all ranks, of the latest evaluation
         self.shown_pairs: list[tuple[int, str]] = []
@@ -124,11 +135,15 @@ class Generation(Task):
         return loss
 
     def cross_entropy(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Nats of the right symbols, and how many they are."""
+        """Nats of the right symbols, with penalties, and how many symbols they are."""
         forced = self.forced_share() if self.training else 1.0
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
-        return self.model.head.loss(output.hidden, batch.target[:, 1:], self._mask(batch))
+        mask = self._mask(batch)
+        loss, count = self.model.head.loss(output.hidden, batch.target[:, 1:], mask)
+        for penalty in self.penalties:
+            loss = loss + penalty(output, memory, mask)
+        return loss, count
 
     def _mask(self, batch: Any) -> Tensor:
         """(B, T) True where a symbol is to be predicted."""

@@ -49,6 +49,7 @@ class Translation(Generation):
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
         objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -56,7 +57,7 @@ class Translation(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding, objective=objective,
+            decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
