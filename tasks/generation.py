@@ -22,6 +22,7 @@ from tasks.decoding import configured, consensus, greedier, known, source_words,
 from tasks.metrics import gather
 from tasks.objectives import Objective
 from tasks.penalties import DoublyStochastic, Penalty
+from tasks.rates import with_rate
 from tasks.rows import Row
 
 
@@ -33,7 +34,8 @@ class Generation(Task):
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
     `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. `doubly_stochastic` is
-    the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy.
+    the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy. The encoder learns at
+    `encoder_rate` times the learning rate.
     """
 
     model: EncoderDecoder
@@ -52,6 +54,7 @@ class Generation(Task):
         decoding: Mapping[str, Any] | None = None,
         objective: Objective | None = None,
         doubly_stochastic: float = 0.0,
+        encoder_rate: float = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -83,6 +86,13 @@ class Generation(Task):
             bos_id=vocabulary.bos_id,
             shared_vocabulary=spec.shared_vocabulary,
         )
+        if not encoder_rate > 0.0:
+            raise ValueError(
+                f"task.encoder_rate is a share above 0, got {encoder_rate}; to leave a backbone as "
+                "it is set model.encoder.frozen=true"
+            )
+        if encoder_rate != 1.0:
+            self.optimizer = with_rate(self.optimizer, self.model.encoder, encoder_rate)
         self.penalties: list[Penalty] = []
         if doubly_stochastic:
             if self.model.decoder.attention is None:

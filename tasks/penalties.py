@@ -9,9 +9,7 @@ from models.encoders.memory import KeyedMemory, Memory
 
 
 class Penalty(Protocol):
-    def __call__(
-        self, output: DecoderOutput, memory: Memory | KeyedMemory, mask: Tensor
-    ) -> Tensor:
+    def __call__(self, output: DecoderOutput, memory: Memory | KeyedMemory, mask: Tensor) -> Tensor:
         """What a decoder made of a memory, True where a symbol was to be said (B, T) → nats, summed
         over the texts.
         """
@@ -29,9 +27,7 @@ class DoublyStochastic:
             raise ValueError(f"task.doubly_stochastic is 0 (off) or more, got {weight}")
         self.weight = weight
 
-    def __call__(
-        self, output: DecoderOutput, memory: Memory | KeyedMemory, mask: Tensor
-    ) -> Tensor:
+    def __call__(self, output: DecoderOutput, memory: Memory | KeyedMemory, mask: Tensor) -> Tensor:
         attended = output.attention.masked_fill(~mask[:, :, None], 0.0).sum(1)  # (B, S)
         missing = (1.0 - attended).masked_fill(~memory.mask, 0.0)
         return self.weight * missing.square().sum()

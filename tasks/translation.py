@@ -50,6 +50,7 @@ class Translation(Generation):
         decoding: Mapping[str, Any] | None = None,
         objective: Objective | None = None,
         doubly_stochastic: float = 0.0,
+        encoder_rate: float = 1.0,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -58,6 +59,7 @@ class Translation(Generation):
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
+            encoder_rate=encoder_rate,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
