@@ -55,6 +55,7 @@ class Captioning(Generation):
         objective: Objective | None = None,
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -64,7 +65,7 @@ class Captioning(Generation):
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
-            encoder_rate=encoder_rate,
+            encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory

@@ -19,6 +19,7 @@ from models.state import State
 from tasks import exposure, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
+from tasks.forcing import Forcing
 from tasks.metrics import gather
 from tasks.objectives import Objective
 from tasks.penalties import DoublyStochastic, Penalty
@@ -32,7 +33,7 @@ class Generation(Task):
     Validation decodes greedily (`val_beam_size`), the test with `beam_size`, both with the options
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
-    falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
+    falls from 1 to this value over training, as `teacher_forcing_decay` says (`tasks.forcing`).
     `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. `doubly_stochastic` is
     the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy. The encoder learns at
     `encoder_rate` times the learning rate.
@@ -55,6 +56,7 @@ class Generation(Task):
         objective: Objective | None = None,
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -63,8 +65,6 @@ class Generation(Task):
                             ("max_new_tokens", max_new_tokens)]:  # fmt: skip
             if value < 1:
                 raise ValueError(f"task.{name} must be at least 1, got {value}")
-        if not 0.0 <= teacher_forcing <= 1.0:
-            raise ValueError(f"task.teacher_forcing is a share of 0 to 1, got {teacher_forcing}")
         vocabulary = spec.output_vocabulary
         assert vocabulary is not None and vocabulary.bos_id is not None
         assert vocabulary.eos_id is not None
@@ -75,7 +75,7 @@ class Generation(Task):
         self.searches = {"val": greedier(options, val_beam_size), "test": options}
         self.members: list[Generation] = []  # of an ensemble, beside this one
         self.max_new_tokens = max_new_tokens
-        self.teacher_forcing = teacher_forcing
+        self.forcing = Forcing(final=teacher_forcing, decay=teacher_forcing_decay)
         self.objective: Objective = Generation.cross_entropy if objective is None else objective
         self.notes: dict[str, Tensor] = {}  # what the objective measured on the latest batch
         self.model = model(
@@ -131,10 +131,10 @@ class Generation(Task):
 
     def forced_share(self) -> float:
         """The share of right symbols at this point of training."""
-        if self.teacher_forcing == 1.0:
-            return 1.0
-        done = self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches))
-        return 1.0 - (1.0 - self.teacher_forcing) * min(1.0, done)
+        if self.forcing.final == 1.0:
+            return 1.0  # whether there is a trainer or not
+        trainer = self.trainer
+        return self.forcing.share(trainer.global_step, trainer.estimated_stepping_batches)
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         return self.objective(self, batch)

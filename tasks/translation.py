@@ -51,6 +51,7 @@ class Translation(Generation):
         objective: Objective | None = None,
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -59,7 +60,7 @@ class Translation(Generation):
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
-            encoder_rate=encoder_rate,
+            encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
