@@ -1,5 +1,6 @@
 """Config → objects: the one place that instantiates, and from allowed packages only."""
 
+import inspect
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,7 @@ def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Ta
     """
     meet_budget(config, spec=spec, codec=codec)
     settings = plain(config)
+    _check_keys(settings["task"])
     built: Task = instantiate({**settings["task"], "_partial_": True})(spec=spec, codec=codec)
     built.record = {
         "config": settings,
@@ -99,6 +101,16 @@ def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Ta
         "fingerprint": fingerprint,
     }
     return built
+
+
+def _check_keys(settings: Mapping[str, Any]) -> None:
+    """ValueError where a task was given a key that others have, such as an objective."""
+    kind = hydra.utils.get_class(settings["_target_"])
+    known = inspect.signature(kind).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    for key in settings:
+        if key not in known and key[0] != "_" and not takes_any:
+            raise ValueError(f"task={kind.name} has no {key}: leave it out, or choose another task")
 
 
 def meet_budget(config: Any, *, spec: DataSpec, codec: Codec, tolerance: float = 0.01) -> None:
@@ -238,6 +250,11 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
     for key in ("cell", "recurrent", "model", "optimizer", "scheduler"):
         if not config.fit and any(re.match(rf"{key}\b", k) for k in chosen):
             raise ValueError(f"{key}={chosen.get(key, '...')}: a checkpoint brings its own {key}")
+    if "objective" in chosen:
+        raise ValueError(
+            f"objective={chosen['objective']}: ckpt goes on with the objective of its run; begin a "
+            "new one from its weights with init=RUN"
+        )
     _check_tokenizer(config, stored, chosen)
     own = stored["task"]["_target_"]
     if "task" in chosen and config.task._target_ != own:

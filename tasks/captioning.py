@@ -19,6 +19,7 @@ from tasks.cider import cider, cider_plain
 from tasks.generation import Generation
 from tasks.meteor import meteor
 from tasks.metrics import exact_match
+from tasks.objectives import Objective
 from tasks.weights import read_backbone
 
 
@@ -52,6 +53,10 @@ class Captioning(Generation):
         max_new_tokens: int = 40,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
+        encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -61,7 +66,8 @@ class Captioning(Generation):
             beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
+            encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory
@@ -149,6 +155,9 @@ class Captioning(Generation):
             "meteor": meteor(hypotheses, references),
             "cider_plain": cider_plain(hypotheses, references),
         }
+
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        return captioning_metrics.tokenize
 
     @torch.no_grad()
     def draw(self, split: str, folder: Path) -> Iterator[Path]:

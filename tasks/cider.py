@@ -29,18 +29,32 @@ def cider_by_picture(hypotheses: Sequence[str], references: Sequence[Sequence[st
     """
     check_corpus(hypotheses, references)
     pairs = list(tokenized(hypotheses, references))
-    rarity = _Rarity([several for _, several in pairs])
-    scores = []
-    for hypothesis, several in pairs:
-        ours = rarity.weigh(hypothesis)
-        score = 0.0
-        for reference in several:
-            # lengths are counted in bigrams, as the tool does
-            distance = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
-            likeness = _likeness(ours, rarity.weigh(reference), clipped=True)
-            score += likeness * math.exp(-(distance**2) / 72)
-        scores.append(10 * score / len(several))
-    return scores
+    scorer = CiderD([several for _, several in pairs])
+    return [scorer.scores([hypothesis], several)[0] for hypothesis, several in pairs]
+
+
+class CiderD:
+    """CIDEr-D of tokenised captions; n-grams are as rare as in all these references."""
+
+    def __init__(self, references: Sequence[Sequence[list[str]]]) -> None:
+        self.rarity = _Rarity(references)
+
+    def scores(
+        self, hypotheses: Sequence[list[str]], references: Sequence[list[str]]
+    ) -> list[float]:
+        """Of several captions of one picture against its references, 0 to 10 each."""
+        theirs = [self.rarity.weigh(reference) for reference in references]
+        scores = []
+        for hypothesis in hypotheses:
+            ours = self.rarity.weigh(hypothesis)
+            score = 0.0
+            for reference, weights in zip(references, theirs, strict=True):
+                # lengths are counted in bigrams, as the tool does
+                distance = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
+                likeness = _likeness(ours, weights, clipped=True)
+                score += likeness * math.exp(-(distance**2) / 72)
+            scores.append(10 * score / len(references))
+        return scores
 
 
 def cider_plain(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -19,7 +19,11 @@ from models.state import State
 from tasks import exposure, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
+from tasks.forcing import Forcing
 from tasks.metrics import gather
+from tasks.objectives import Objective
+from tasks.penalties import DoublyStochastic, Penalty
+from tasks.rates import with_rate
 from tasks.rows import Row
 
 
@@ -29,7 +33,10 @@ class Generation(Task):
     Validation decodes greedily (`val_beam_size`), the test with `beam_size`, both with the options
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
-    falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
+    falls from 1 to this value over training, as `teacher_forcing_decay` says (`tasks.forcing`).
+    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. `doubly_stochastic` is
+    the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy. The encoder learns at
+    `encoder_rate` times the learning rate.
     """
 
     members_share = ("inputs", "outputs")  # vocabularies of all in an ensemble
@@ -47,6 +54,10 @@ class Generation(Task):
         max_new_tokens: int,
         teacher_forcing: float,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
+        encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -55,8 +66,6 @@ class Generation(Task):
                             ("max_new_tokens", max_new_tokens)]:  # fmt: skip
             if value < 1:
                 raise ValueError(f"task.{name} must be at least 1, got {value}")
-        if not 0.0 <= teacher_forcing <= 1.0:
-            raise ValueError(f"task.teacher_forcing is a share of 0 to 1, got {teacher_forcing}")
         vocabulary = spec.output_vocabulary
         assert vocabulary is not None and vocabulary.bos_id is not None
         assert vocabulary.eos_id is not None
@@ -67,7 +76,9 @@ class Generation(Task):
         self.searches = {"val": greedier(options, val_beam_size), "test": options}
         self.members: list[Generation] = []  # of an ensemble, beside this one
         self.max_new_tokens = max_new_tokens
-        self.teacher_forcing = teacher_forcing
+        self.forcing = Forcing(final=teacher_forcing, decay=teacher_forcing_decay)
+        self.objective: Objective = Generation.cross_entropy if objective is None else objective
+        self.notes: dict[str, Tensor] = {}  # what the objective measured on the latest batch
         self.model = model(
             source_vocabulary_size=spec.input_vocabulary.size if spec.input_vocabulary else None,
             picture_shape=spec.picture_shape,
@@ -76,6 +87,21 @@ class Generation(Task):
             bos_id=vocabulary.bos_id,
             shared_vocabulary=spec.shared_vocabulary,
         )
+        if not encoder_rate > 0.0:
+            raise ValueError(
+                f"task.encoder_rate is a share above 0, got {encoder_rate}; to leave a backbone as "
+                "it is set model.encoder.frozen=true"
+            )
+        if encoder_rate != 1.0:
+            self.optimizer = with_rate(self.optimizer, self.model.encoder, encoder_rate)
+        self.penalties: list[Penalty] = []
+        if doubly_stochastic:
+            if self.model.decoder.attention is None:
+                raise ValueError(
+                    f"task.doubly_stochastic={doubly_stochastic} is about attention: set "
+                    "model.decoder.attention=additive, or 0 here"
+                )
+            self.penalties.append(DoublyStochastic(doubly_stochastic))
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
         self.pairs: list[tuple[int, str]] = []  # of all ranks, of the latest evaluation
         self.shown_pairs: list[tuple[int, str]] = []
@@ -98,20 +124,37 @@ class Generation(Task):
         """Those that are too slow for every validation."""
         return {}
 
+    @abstractmethod
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        """How these metrics take a text apart, where the references are such."""
+
     # Training
 
     def forced_share(self) -> float:
         """The share of right symbols at this point of training."""
-        if self.teacher_forcing == 1.0:
-            return 1.0
-        done = self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches))
-        return 1.0 - (1.0 - self.teacher_forcing) * min(1.0, done)
+        if self.forcing.final == 1.0:
+            return 1.0  # whether there is a trainer or not
+        trainer = self.trainer
+        return self.forcing.share(trainer.global_step, trainer.estimated_stepping_batches)
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self.objective(self, batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({f"train/{name}": value for name, value in self.notes.items()})
+        return loss
+
+    def cross_entropy(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Nats of the right symbols, with penalties, and how many symbols they are."""
         forced = self.forced_share() if self.training else 1.0
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
-        return self.model.head.loss(output.hidden, batch.target[:, 1:], self._mask(batch))
+        mask = self._mask(batch)
+        loss, count = self.model.head.loss(output.hidden, batch.target[:, 1:], mask)
+        for penalty in self.penalties:
+            loss = loss + penalty(output, memory, mask)
+        return loss, count
 
     def _mask(self, batch: Any) -> Tensor:
         """(B, T) True where a symbol is to be predicted."""

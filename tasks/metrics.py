@@ -1,7 +1,7 @@
 """Metrics that are right over batches and ranks: sums and counts first, one division last."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import sacrebleu
@@ -190,6 +190,12 @@ def bleu(
     """Corpus BLEU, 0 to 100. Post 2018, arXiv 1804.08771."""
     metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase)
     return _corpus_score(metric, hypotheses, references)
+
+
+def bleu_words(tokenize: Tokenizer, *, lowercase: bool = False) -> Callable[[str], list[str]]:
+    """A text → the words that `bleu` counts."""
+    tokenizer = sacrebleu.BLEU(tokenize=tokenize).tokenizer
+    return lambda text: tokenizer((text.lower() if lowercase else text).rstrip()).split()
 
 
 def chrf(

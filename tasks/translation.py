@@ -16,7 +16,8 @@ from tasks import pictures
 from tasks.base import SPLIT_OF
 from tasks.by_length import bleu_by_length
 from tasks.generation import Generation
-from tasks.metrics import Score, bleu, chrf, exact_match, length_ratio, ter
+from tasks.metrics import Score, bleu, bleu_words, chrf, exact_match, length_ratio, ter
+from tasks.objectives import Objective
 
 
 class Translation(Generation):
@@ -48,6 +49,10 @@ class Translation(Generation):
         max_new_tokens: int = 200,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
+        doubly_stochastic: float = 0.0,
+        encoder_rate: float = 1.0,
+        teacher_forcing_decay: str = "linear",
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -56,7 +61,8 @@ class Translation(Generation):
             beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
+            encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
@@ -103,6 +109,10 @@ class Translation(Generation):
         tokenize = bleu_tokenizer(self.bleu_tokenize, references)
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
         return bleu(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
+
+    def words(self, references: list[list[str]]) -> Callable[[str], list[str]]:
+        lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
+        return bleu_words(bleu_tokenizer(self.bleu_tokenize, references), lowercase=lowercase)
 
     def test_scores(self, hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
         lowercase = self.codec.outputs is not None and self.codec.outputs.lowercase
