@@ -1,5 +1,6 @@
 """The decoder that captions and translations share: a recurrent network that reads a memory."""
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -10,6 +11,7 @@ from models.attention import Attention
 from models.dropout import Mask, apply_mask, draw_mask
 from models.embedding import Inputs
 from models.encoders.memory import KeyedMemory, Memory
+from models.multi_head import MultiHeadAttention
 from models.product import RepeatedProduct
 from models.recurrent import CellFactory
 from models.stack import Drawn, RNNStack
@@ -52,6 +54,7 @@ class AttentionDecoder(nn.Module):
         num_layers: int = 1,
         attention: str = "additive",
         attention_size: int | None = None,
+        heads: int = 1,
         input_feeding: bool = False,
         dropout: float = 0.0,
         variational: bool = False,
@@ -60,14 +63,18 @@ class AttentionDecoder(nn.Module):
         embedding_dropout: float = 0.0,
         pad_id: int = 0,
     ) -> None:
-        """`attention` is additive, general, dot or none; `dropout` falls between the layers and on
-        what the head reads.
+        """`attention` is additive, general, dot or none, read by so many `heads`; `dropout` falls
+        between the layers and on what the output head reads.
         """
         super().__init__()
         if input_feeding and attention == "none":
             raise ValueError(
                 "input_feeding feeds back what was attended, but attention=none: set "
                 "input_feeding=false or attention=additive"
+            )
+        if heads != 1 and attention == "none":
+            raise ValueError(
+                f"heads={heads} attend, but attention=none: set heads=1 or attention=dot"
             )
         self.inputs = Inputs(
             vocabulary_size=vocabulary_size,
@@ -92,9 +99,10 @@ class AttentionDecoder(nn.Module):
         # Where there is nothing to fill, the summary joins the symbol's vector at each step.
         self.bridge = nn.Linear(memory_size, sum(self.filled_sizes) or embedding_size)
         size = self.stack.output_size
-        self.attention: Attention | None = None
+        self.attention: Attention | MultiHeadAttention | None = None
         if attention != "none":
-            self.attention = Attention(
+            made = Attention if heads == 1 else partial(MultiHeadAttention, heads=heads)
+            self.attention = made(
                 kind=attention,
                 query_size=size,
                 value_size=memory_size,
