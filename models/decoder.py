@@ -1,5 +1,6 @@
 """The decoder that captions and translations share: a recurrent network that reads a memory."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -61,10 +62,15 @@ class AttentionDecoder(nn.Module):
         residual: bool = False,
         layer_norm: bool = False,
         embedding_dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        word_replacement: float = 0.0,
         pad_id: int = 0,
+        unk_id: int | None = None,
+        kept_ids: Sequence[int] = (),
     ) -> None:
         """`attention` is additive, general, dot or none, read by so many `heads`; `dropout` falls
-        between the layers and on what the output head reads.
+        between the layers and on what the output head reads, `word_dropout` and `word_replacement`
+        on the symbols so far (`models.embedding.Inputs`), never on those to be said.
         """
         super().__init__()
         if input_feeding and attention == "none":
@@ -81,8 +87,12 @@ class AttentionDecoder(nn.Module):
             input_features=None,
             embedding_size=embedding_size,
             pad_id=pad_id,
+            unk_id=unk_id,
+            kept_ids=kept_ids,
             dropout=embedding_dropout,
             variational=variational,
+            word_dropout=word_dropout,
+            word_replacement=word_replacement,
         )
         self.stack = RNNStack(
             input_size=embedding_size + (hidden_size if input_feeding else 0),

@@ -1,7 +1,7 @@
 """An encoder, a decoder that reads its memory, and the head that turns its output into symbols."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -32,6 +32,8 @@ class EncoderDecoder(nn.Module):
         label_smoothing: float = 0.0,
         pad_id: int = 0,
         bos_id: int = 1,
+        eos_id: int | None = None,
+        unk_id: int | None = None,
     ) -> None:
         """`tie_weights`: "decoder" makes the decoder's embedding the output layer's weights as well
         (Press and Wolf 2016, arXiv 1608.05859), "all" the encoder's too, which needs one vocabulary
@@ -40,11 +42,13 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         if tie_weights not in TIES:
             raise ValueError(f"tie_weights is one of {', '.join(TIES)}, got {tie_weights!r}")
-        self.encoder = _build_encoder(encoder, source_vocabulary_size, picture_shape, pad_id)
+        ends = (bos_id,) if eos_id is None else (bos_id, eos_id)
+        symbols = {"pad_id": pad_id, "unk_id": unk_id, "kept_ids": ends}
+        self.encoder = _build_encoder(encoder, source_vocabulary_size, picture_shape, symbols)
         self.decoder = decoder(
             vocabulary_size=target_vocabulary_size,
             memory_size=self.encoder.output_size,
-            pad_id=pad_id,
+            **symbols,
         )
         if tie_weights == "all":
             _tie(self.encoder, self.decoder, shared_vocabulary)
@@ -127,7 +131,7 @@ def _build_encoder(
     factory: Callable[..., Encoder],
     vocabulary_size: int | None,
     picture_shape: Sequence[int] | None,
-    pad_id: int,
+    symbols: Mapping[str, object],
 ) -> Encoder:
     if (vocabulary_size is None) == (picture_shape is None):
         raise ValueError(
@@ -137,7 +141,7 @@ def _build_encoder(
     reads, wanted = inspect.signature(factory).parameters, "pictures"
     given: dict[str, object] = {"picture_shape": picture_shape}
     if picture_shape is None:
-        given, wanted = {"vocabulary_size": vocabulary_size, "pad_id": pad_id}, "text"
+        given, wanted = {"vocabulary_size": vocabulary_size, **symbols}, "text"
     if not given.keys() <= reads.keys():
         raise ValueError(
             f"the data gives {wanted}, which this encoder does not read (it takes "

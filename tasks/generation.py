@@ -73,6 +73,8 @@ class Generation(Task):
             target_vocabulary_size=vocabulary.size,
             pad_id=vocabulary.pad_id,
             bos_id=vocabulary.bos_id,
+            eos_id=vocabulary.eos_id,
+            unk_id=vocabulary.unk_id,
             shared_vocabulary=spec.shared_vocabulary,
         )
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
