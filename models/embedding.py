@@ -91,7 +91,7 @@ class Inputs(nn.Module):
         words = sorted(set(range(vocabulary_size)) - special - {unk_id})
         if word_replacement and not words:
             raise ValueError(
-                f"word_replacement {word_replacement}: all of {vocabulary_size} symbols are special, "
+                f"word_replacement {word_replacement}: all {vocabulary_size} symbols are special, "
                 "so there is nothing to draw from: set word_replacement=0"
             )
         # not in the state_dict: they follow from the arguments

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attend, Attention
+from models.attention import Attend, Attention, MemoryReader
 from models.product import RepeatedProduct
+from models.state import State
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(MemoryReader):
     """`heads` attentions side by side, each over projections of its own; called as `Attention` is.
 
     A head compares and reads query_size / heads numbers (rounded up) of a query and of each value;
@@ -43,6 +44,7 @@ class MultiHeadAttention(nn.Module):
             value_size=self.size,
             attention_size=-(-(attention_size or query_size) // heads),
         )
+        self.key_size = heads * self.each.key_size
         self.scale = 1.0 if kind == "additive" else self.size**-0.5
 
     def prepare(self, values: Tensor) -> Tensor:
@@ -51,9 +53,8 @@ class MultiHeadAttention(nn.Module):
         return torch.cat([self.each.prepare(keys).flatten(2), own.flatten(2)], dim=-1)
 
     def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()
     ) -> tuple[Tensor, Tensor]:
-        """(B, Q) or (B, T, Q), `prepare`d keys, (B, S, D), (B, S) → contexts, mean weights."""
         queries = query.unsqueeze(1) if query.dim() == 2 else query
         heads = (self.query(queries) * self.scale).unflatten(-1, (self.heads, -1))
         folded = heads.transpose(1, 2).flatten(0, 1)  # (B * heads, T, Q / heads)
@@ -64,8 +65,7 @@ class MultiHeadAttention(nn.Module):
             return context.squeeze(1), mean.squeeze(1)
         return context, mean
 
-    def stepper(self, keys: Tensor, values: Tensor, mask: Tensor) -> Attend:
-        """`forward` for the queries (B, Q) of one sequence in turn, as a function."""
+    def stepper(self, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()) -> Attend:
         attend_each = self.each.stepper(*self._fold(keys, mask))
         project, join = RepeatedProduct(self.query.weight), RepeatedProduct(self.join.weight)
 
@@ -78,8 +78,7 @@ class MultiHeadAttention(nn.Module):
 
     def _fold(self, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Heads as rows: keys (B, S, K + Q), mask → (B * heads, S, ...) of keys, values, mask."""
-        width = self.heads * self.size
-        parts = keys.split([keys.size(-1) - width, width], dim=-1)
+        parts = keys.split([self.key_size, self.heads * self.size], dim=-1)
         own_keys, own = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2).flatten(0, 1) for part in parts
         )

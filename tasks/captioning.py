@@ -51,6 +51,7 @@ class Captioning(Generation):
         max_new_tokens: int = 40,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        coverage_loss: float = 0.0,
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -59,7 +60,7 @@ class Captioning(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, coverage_loss=coverage_loss,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from data.codec import Codec
 from data.spec import DataSpec
+from models.coverage import coverage_loss as attended_again
 from models.decoding import DecodingOptions, Hypotheses, Step, ensemble, score, search
 from models.decoding.constraints import Banned, Constraint, Prefix, Required
 from models.decoding.penalties import coverage_penalty, covering, uncovered
@@ -22,6 +24,8 @@ from tasks.decoding import configured, consensus, greedier, known, source_words,
 from tasks.metrics import gather
 from tasks.rows import Row
 
+AttentionLoss = Callable[[Tensor, Tensor], Tensor]  # weights (B, T, S), mask (B, T) → a sum
+
 
 class Generation(Task):
     """Trained on the right text so far, evaluated on the text that it decodes by itself.
@@ -30,6 +34,8 @@ class Generation(Task):
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls linearly from 1 to this value over training (Bengio et al. 2015, arXiv 1506.03099).
+    `coverage_loss` is what it costs in training to attend a place again (See et al. 2017, arXiv
+    1704.04368), in nats.
     """
 
     model: EncoderDecoder
@@ -46,6 +52,7 @@ class Generation(Task):
         max_new_tokens: int,
         teacher_forcing: float,
         decoding: Mapping[str, Any] | None = None,
+        coverage_loss: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -77,6 +84,16 @@ class Generation(Task):
             unk_id=vocabulary.unk_id,
             shared_vocabulary=spec.shared_vocabulary,
         )
+        if coverage_loss < 0.0:
+            raise ValueError(f"task.coverage_loss must be at least 0, got {coverage_loss}")
+        if coverage_loss and self.model.decoder.attention is None:
+            raise ValueError(
+                f"task.coverage_loss={coverage_loss} is of attention, which this model has not: "
+                "set it to 0 or model.decoder.attention=additive"
+            )
+        self.attention_losses: list[AttentionLoss] = []  # in training, beside that of the symbols
+        if coverage_loss:
+            self.attention_losses.append(partial(attended_again, weight=coverage_loss))
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
         self.pairs: list[tuple[int, str]] = []  # of all ranks, of the latest evaluation
         self.shown_pairs: list[tuple[int, str]] = []
@@ -112,7 +129,11 @@ class Generation(Task):
         forced = self.forced_share() if self.training else 1.0
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
-        return self.model.head.loss(output.hidden, batch.target[:, 1:], self._mask(batch))
+        mask = self._mask(batch)
+        loss, count = self.model.head.loss(output.hidden, batch.target[:, 1:], mask)
+        for more in self.attention_losses:
+            loss = loss + more(output.attention, mask)
+        return loss, count
 
     def _mask(self, batch: Any) -> Tensor:
         """(B, T) True where a symbol is to be predicted."""

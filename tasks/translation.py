@@ -47,6 +47,7 @@ class Translation(Generation):
         max_new_tokens: int = 200,
         teacher_forcing: float = 1.0,
         decoding: Mapping[str, Any] | None = None,
+        coverage_loss: float = 0.0,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -54,7 +55,7 @@ class Translation(Generation):
             scheduler=scheduler, seed=seed, samples=samples, beam_size=beam_size,
             val_beam_size=val_beam_size, length_penalty=length_penalty,
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
-            decoding=decoding,
+            decoding=decoding, coverage_loss=coverage_loss,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:
