@@ -12,7 +12,7 @@ from models.attention import Attention, MemoryReader
 from models.coverage import CoverageAttention
 from models.dropout import Mask, apply_mask, draw_mask
 from models.embedding import Inputs
-from models.encoders.memory import KeyedMemory, Memory
+from models.encoders.memory import AnyMemory, KeyedMemory, Memory, keys_of
 from models.multi_head import MultiHeadAttention
 from models.product import RepeatedProduct
 from models.recurrent import CellFactory
@@ -134,14 +134,14 @@ class AttentionDecoder(nn.Module):
         self.variational = variational
         self.output_size = size
 
-    def prepare(self, memory: Memory | KeyedMemory) -> Memory | KeyedMemory:
+    def prepare(self, memory: AnyMemory) -> AnyMemory:
         """Add the keys that attention computes from a memory; decoding does so once a sentence."""
-        if self.attention is None or isinstance(memory, KeyedMemory):
+        if self.attention is None or not isinstance(memory, Memory):
             return memory
         keys = self.attention.prepare(memory.values)
         return memory if keys is memory.values else KeyedMemory(*memory, keys)
 
-    def initial_state(self, memory: Memory | KeyedMemory) -> State:
+    def initial_state(self, memory: AnyMemory) -> State:
         """The state before the first symbol: tanh(W summary) in every leaf that may be filled.
 
         It is the layers', then what is fed back and what attention keeps, each () where there is
@@ -170,7 +170,7 @@ class AttentionDecoder(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        memory: Memory | KeyedMemory,
+        memory: AnyMemory,
         state: State | None = None,
         masks: DecoderMasks | None = None,
     ) -> tuple[DecoderOutput, State]:
@@ -190,7 +190,7 @@ class AttentionDecoder(nn.Module):
         self,
         token: Tensor,
         state: State,
-        memory: Memory | KeyedMemory,
+        memory: AnyMemory,
         masks: DecoderMasks | None = None,
     ) -> tuple[DecoderOutput, State]:
         """Read one symbol, as `forward` does for T = 1: (B,) → hidden (B, D), attention (B, S)."""
@@ -202,7 +202,7 @@ class AttentionDecoder(nn.Module):
         memory = self.prepare(memory)
         return self._advance(self._read(token, memory, masks), state, memory, masks)
 
-    def _read(self, tokens: Tensor, memory: Memory | KeyedMemory, masks: DecoderMasks) -> Tensor:
+    def _read(self, tokens: Tensor, memory: AnyMemory, masks: DecoderMasks) -> Tensor:
         vectors: Tensor = self.inputs(tokens, masks.inputs)
         if self.filled_sizes:
             return vectors
@@ -210,7 +210,7 @@ class AttentionDecoder(nn.Module):
         return vectors + (summary.unsqueeze(1) if vectors.dim() == 3 else summary)
 
     def _advance(
-        self, inputs: Tensor, state: State, memory: Memory | KeyedMemory, masks: DecoderMasks
+        self, inputs: Tensor, state: State, memory: AnyMemory, masks: DecoderMasks
     ) -> tuple[DecoderOutput, State]:
         stack_state, fed, seen = cast(DecoderState, state)
         if isinstance(fed, Tensor):
@@ -222,12 +222,12 @@ class AttentionDecoder(nn.Module):
         return output, (stack_state, fed, seen)
 
     def _feed(
-        self, inputs: Tensor, state: State, memory: Memory | KeyedMemory, masks: DecoderMasks
+        self, inputs: Tensor, state: State, memory: AnyMemory, masks: DecoderMasks
     ) -> tuple[DecoderOutput, State]:
         """A loop of `_advance` over all steps, with what they share done once."""
         stack_state, fed, seen = cast(DecoderState, state)
         assert self.attention is not None and isinstance(fed, Tensor)
-        keys = memory.keys if isinstance(memory, KeyedMemory) else memory.values
+        keys = keys_of(memory)
         run = self.stack.stepper(inputs, masks.stack)
         attend = self.attention.stepper(keys, memory.values, memory.mask, seen)
         combine = RepeatedProduct(self.combine.weight)
@@ -248,14 +248,15 @@ class AttentionDecoder(nn.Module):
         return F.dropout(hidden, self.dropout, self.training)
 
     def _attend(
-        self, outputs: Tensor, seen: State, memory: Memory | KeyedMemory, masks: DecoderMasks
+        self, outputs: Tensor, seen: State, memory: AnyMemory, masks: DecoderMasks
     ) -> tuple[DecoderOutput, State]:
         """(B, T, H), or one step (B, H)."""
         if self.attention is None:
             hidden, weights = outputs, outputs.new_zeros(*outputs.shape[:-1], 0)
         else:
-            keys = memory.keys if isinstance(memory, KeyedMemory) else memory.values
-            context, weights = self.attention(outputs, keys, memory.values, memory.mask, seen)
+            context, weights = self.attention(
+                outputs, keys_of(memory), memory.values, memory.mask, seen
+            )
             seen = self.attention.after(seen, weights)
             both = torch.cat([outputs, context.to(outputs.dtype)], dim=-1)
             hidden = torch.tanh(self.combine(both))

@@ -83,6 +83,7 @@ class Generation(Task):
             eos_id=vocabulary.eos_id,
             unk_id=vocabulary.unk_id,
             shared_vocabulary=spec.shared_vocabulary,
+            copies=_copies(codec),
         )
         if coverage_loss < 0.0:
             raise ValueError(f"task.coverage_loss must be at least 0, got {coverage_loss}")
@@ -130,7 +131,7 @@ class Generation(Task):
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
         mask = self._mask(batch)
-        loss, count = self.model.head.loss(output.hidden, batch.target[:, 1:], mask)
+        loss, count = self.model.loss(output, memory, batch.target[:, 1:], mask)
         for more in self.attention_losses:
             loss = loss + more(output.attention, mask)
         return loss, count
@@ -153,8 +154,8 @@ class Generation(Task):
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1])
         mask, right = self._mask(batch), batch.target[:, 1:]
-        self.sums.add("loss", *self.model.head.loss(output.hidden, right, mask))
-        said = self.model.head.log_probs(output.hidden).argmax(-1)
+        self.sums.add("loss", *self.model.loss(output, memory, right, mask))
+        said = self.model.log_probs(output, memory).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
         hypotheses = self.decode([memory], self.searches[split])
         written = hypotheses.tokens[:, 0]
@@ -370,3 +371,11 @@ class Generation(Task):
                 for total, n in zip(found.total.tolist(), lengths.tolist(), strict=True)
             ]
         return answers
+
+
+def _copies(codec: Codec) -> list[int] | None:
+    """For each symbol of the input the same one of the output, where both are texts."""
+    if codec.inputs is None or codec.outputs is None:
+        return None
+    table, unknown = codec.outputs.table, codec.outputs.vocabulary.unk_id
+    return [table.get(symbol, unknown or 0) for symbol in codec.inputs.symbols]
