@@ -5,6 +5,7 @@
     python predict.py runs/captioning/.../TIME holiday.jpg
     python predict.py runs/language_model/.../TIME "def main(" --temperature 0.7 --seed 3
     python predict.py runs/language_model/.../TIME --output songs     (music: MIDI files)
+    python predict.py runs/translation/.../TIME --file texts.txt --format pairs > pairs.jsonl
 
 and from Python: `from predict import load; model = load(RUN); model(["a charming film"])`.
 """
@@ -124,7 +125,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN_OR_FILE", help="a run's directory, or a .ckpt file")
     made.add_argument("inputs", metavar="INPUT", nargs="*", help="texts, pictures or MIDI files")
     made.add_argument("--file", metavar="F", help="a text file with an input a line; - is stdin")
-    made.add_argument("--format", choices=["text", "json"], default="text")
+    made.add_argument(
+        "--format", choices=["text", "json", "pairs"], default="text",
+        help="pairs: JSON lines of input and text in the columns of the run's data",
+    )  # fmt: skip
     made.add_argument("--output", metavar="DIR", default=".", help="where MIDI files go")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     made.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16")
@@ -202,6 +206,14 @@ def readable(answer: dict[str, Any]) -> str:
     return json.dumps(answer.get("value", answer.get("values")))
 
 
+def pair_columns(task: Any) -> tuple[str, str]:
+    """The columns that a translator's data has its texts in. ValueError for any other task."""
+    data = task.record["config"]["data"]
+    if task.name != "translation":
+        raise ValueError(f"--format pairs is for translation, not for {task.name}")
+    return data["source_column"], data["target_column"]
+
+
 def write_music(answers: list[dict[str, Any]], folder: Path) -> None:
     """A MIDI file an answer, beside none that is there already."""
     from data.midi import write_midi
@@ -227,6 +239,9 @@ def main() -> None:
         if not model.task.starts_from_nothing:
             raise ValueError("nothing to predict: give inputs, --file F, or lines on stdin")
         inputs = [""]
+    columns = pair_columns(model.task) if arguments.format == "pairs" else ()
+    if arguments.score and arguments.format == "pairs":
+        raise ValueError("--score gives numbers, and --format pairs texts: choose one")
     if arguments.score:
         pairs = [line.partition("\t")[::2] for line in inputs]
         for line in inputs:
@@ -238,7 +253,11 @@ def main() -> None:
     if model.plays:
         write_music(answers, Path(arguments.output))
     for given, answer in zip(inputs, answers, strict=True):
-        if arguments.format == "json":
+        if arguments.format == "pairs":
+            for one in answer.get("n_best", [answer]):
+                row = dict(zip(columns, (given, one["text"]), strict=True))
+                print(json.dumps(row, ensure_ascii=False))
+        elif arguments.format == "json":
             print(json.dumps({"input": given, **answer}, ensure_ascii=False))
         else:
             print(readable(answer))

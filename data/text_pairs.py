@@ -1,7 +1,7 @@
 """Pairs of texts, one to be turned into the other: translation, and any rewriting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from data.arrays import Ragged, RaggedWriter, Split, cut
 from data.base import Example, Prepared, Report
 from data.batches import PairBatch
 from data.codec import Codec, TokenizerSettings
+from data.extra_pairs import ExtraPairs, begun
 from data.large_files import OneAfterTheOther, Texts, as_texts
 from data.spec import DataSpec
 from data.streaming import Streamed
@@ -40,7 +41,8 @@ class TextPairs(Streamed):
 
     Vocabularies are learnt from training alone: one a side, or one for both (`joint`). A training
     pair with an empty side or one over `max_length` is left out (half a sentence is no translation
-    of the other's half); in validation and test sources are cut and references never.
+    of the other's half); in validation and test sources are cut and references never. Training
+    has synthetic pairs (`extra`) as well; a tag before their source is <bos>, which no other has.
 
     Scores compare with references in the form in which the model can write: with
     `tokenizer.chinese` on the target's side (`target_tokenizer`, else `tokenizer`) they are
@@ -53,16 +55,27 @@ class TextPairs(Streamed):
     source_column: str = "source"
     target_column: str = "target"
     joint: bool = False
+    extra: ExtraPairs = field(default_factory=ExtraPairs)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.joint and self.target_tokenizer not in (None, self.tokenizer):
             raise ValueError("data.joint=true needs one tokenizer: unset data.target_tokenizer")
+        if self.streaming and self.extra.file is not None:
+            raise ValueError(
+                f"data.extra.file={self.extra.file} is read whole, a stream never: set "
+                "data.streaming=false, or put the pairs among the files that are streamed"
+            )
 
     def columns(self) -> list[str]:
         return [self.source_column, self.target_column]
 
     def prepare(self, rows: dict[str, Any]) -> Prepared:
+        real = len(rows["train"])
+        train = self.extra.after(
+            rows["train"], self.columns(), seed=self.split_seed, scratch=self.scratch
+        )
+        rows = {**rows, "train": train}
         source, target = (
             {split: Texts(part, name) for split, part in rows.items()} for name in self.columns()
         )
@@ -78,22 +91,29 @@ class TextPairs(Streamed):
             "vocabulary": inputs.vocabulary.size,
             "target_vocabulary": outputs.vocabulary.size,
         }
+        if len(train) > real:
+            report["extra_train"] = len(train) - real
         splits: dict[str, Split] = {}
         for split, part in rows.items():
             arrays = [
                 RaggedWriter(self.scratch and self.scratch / split / f"{name}.npy", side.id_type)
                 for name, side in zip(("source", "target"), sides, strict=True)
             ]
-            lengths = []
+            lengths: list[np.ndarray] = []
+            done = 0
             for texts in zip(source[split].chunks(), target[split].chunks(), strict=True):
                 ids = [side.encode_batch(some) for side, some in zip(sides, texts, strict=True)]
                 for count, some, encoded in zip(counts, texts, ids, strict=True):
                     count.add(split, some, encoded)
                 lengths.append(np.stack([encoded.lengths for encoded in ids]))
+                tagged = np.arange(done, done := done + len(texts[0])) >= real
                 if split == "train":
                     usable = self._usable(lengths[-1])
                     ids = [_rows(encoded, usable) for encoded in ids]
+                    tagged = tagged[usable]
                 cut_ids = [cut(encoded, self.max_length) for encoded in ids]
+                if split == "train" and self.extra.tag:
+                    cut_ids[0] = begun(cut_ids[0], tagged, BOS)
                 arrays[0].append(with_ends(cut_ids[0], after=EOS))
                 arrays[1].append(with_ends(cut_ids[1], before=BOS, after=EOS))
             if split == "train":

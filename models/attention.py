@@ -9,12 +9,48 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.product import RepeatedProduct
+from models.state import State
 
 CHUNK = 2**22  # elements of the widest intermediate of additive attention
 
 
-class Attention(nn.Module):
-    """Attend over a memory: query (B, Q) → context (B, D), weights (B, S); or all queries at once.
+class MemoryReader(nn.Module):
+    """Whatever attends over a memory: query (B, Q) → context (B, D), weights (B, S).
+
+    What it keeps from one step to the next (`seen`, none by default) is a part of the decoder's
+    state: `start` gives it before the first step, `after` follows it.
+    """
+
+    key_size: int  # of what `prepare` gives: so many of its first numbers are compared
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """What of the comparison depends on the memory alone, once a sequence: → (B, S, K)."""
+        raise NotImplementedError
+
+    def start(self, mask: Tensor) -> State:
+        """What is kept before the first step over a memory with this mask (B, S)."""
+        return ()
+
+    def after(self, seen: State, weights: Tensor) -> State:
+        """What is kept after steps that had these weights, (B, S) or (B, T, S)."""
+        return seen
+
+    def forward(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()
+    ) -> tuple[Tensor, Tensor]:
+        """(B, Q) or (B, T, Q), `prepare`d keys, (B, S, D), (B, S) → contexts, weights.
+
+        What the mask shuts out has a weight of exactly 0; a row without any place has context 0.
+        """
+        raise NotImplementedError
+
+    def stepper(self, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()) -> "Attend":
+        """`forward` for the queries (B, Q) of one sequence in turn, as a function."""
+        raise NotImplementedError
+
+
+class Attention(MemoryReader):
+    """Attend over a memory, for one query or for all at once.
 
     `kind` says how a query and a value are compared: "additive" (Bahdanau et al. 2014, arXiv
     1409.0473), "general" or "dot" (Luong et al. 2015, arXiv 1508.04025).
@@ -28,18 +64,14 @@ class Attention(nn.Module):
         if kind not in SCORES:
             raise ValueError(f"attention is one of {', '.join(SCORES)} or none, got {kind!r}")
         self.score: Score = SCORES[kind](query_size, value_size, attention_size or query_size)
+        self.key_size = self.score.key_size
 
     def prepare(self, values: Tensor) -> Tensor:
-        """What of the comparison depends on the memory alone, once a sequence: → (B, S, K)."""
         return self.score.prepare(values)
 
     def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()
     ) -> tuple[Tensor, Tensor]:
-        """(B, Q) or (B, T, Q), `prepare`d keys, (B, S, D), (B, S) → contexts, weights.
-
-        What the mask shuts out has a weight of exactly 0; a row without any place has context 0.
-        """
         queries = query.unsqueeze(1) if query.dim() == 2 else query
         shut = ~mask[:, None]
         weights = _weigh(self.score(queries, keys), shut)
@@ -48,11 +80,8 @@ class Attention(nn.Module):
             return context.squeeze(1), weights.squeeze(1)
         return context, weights
 
-    def stepper(self, keys: Tensor, values: Tensor, mask: Tensor) -> "Attend":
-        """`forward` for the queries (B, Q) of one sequence in turn, as a function.
-
-        The gradients of keys, values and matrices are summed up once, not at every step.
-        """
+    def stepper(self, keys: Tensor, values: Tensor, mask: Tensor, seen: State = ()) -> "Attend":
+        """The gradients of keys, values and matrices are summed up once, not at every step."""
         score = self.score.stepper(keys)
         read = RepeatedProduct(values.transpose(1, 2))
         shut = ~mask[:, None]
@@ -79,6 +108,7 @@ class Score(nn.Module):
 
     def __init__(self, query_size: int, value_size: int, attention_size: int) -> None:
         super().__init__()
+        self.key_size = value_size
 
     def prepare(self, values: Tensor) -> Tensor:
         """(B, S, D) → keys (B, S, K)."""
@@ -132,6 +162,7 @@ class Additive(Score):
 
     def __init__(self, query_size: int, value_size: int, attention_size: int) -> None:
         super().__init__(query_size, value_size, attention_size)
+        self.key_size = attention_size
         self.query = nn.Linear(query_size, attention_size, bias=False)
         self.key = nn.Linear(value_size, attention_size)
         self.weigh = nn.Linear(attention_size, 1, bias=False)

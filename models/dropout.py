@@ -58,3 +58,16 @@ def replace_symbols(
         return symbols
     chosen = torch.rand(symbols.shape, device=symbols.device) < probability
     return symbols.masked_fill(chosen & replaceable, by)
+
+
+def redraw_symbols(
+    symbols: Tensor, replaceable: Tensor, choices: Tensor, probability: float, training: bool
+) -> Tensor:
+    """Replace each symbol (B, T), where `replaceable`, with this probability by one of `choices`
+    (C,), each as likely as the others.
+    """
+    if not training or probability == 0.0:
+        return symbols
+    chosen = torch.rand(symbols.shape, device=symbols.device) < probability
+    drawn = choices[torch.randint(len(choices), symbols.shape, device=symbols.device)]
+    return torch.where(chosen & replaceable, drawn, symbols)

@@ -1,5 +1,7 @@
 """What a network reads at each step: the vectors of symbols, or real features as they are."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from models.dropout import (
     check_probability,
     draw_mask,
     drop_symbols,
+    redraw_symbols,
     replace_symbols,
 )
 from models.normalised import NormalisedEmbedding
@@ -23,6 +26,9 @@ class Inputs(nn.Module):
     Pads have a vector like any symbol: whoever reads the result masks them.
     """
 
+    special: Tensor
+    words: Tensor
+
     def __init__(
         self,
         *,
@@ -34,14 +40,19 @@ class Inputs(nn.Module):
         dropout: float = 0.0,
         variational: bool = False,
         word_dropout: float = 0.0,
+        word_replacement: float = 0.0,
+        kept_ids: Sequence[int] = (),
         freeze: bool = False,
         normalise: bool = False,
     ) -> None:
         """`word_dropout` hides symbols in training: each one that is met becomes `unk_id`; with
         `variational` a symbol instead loses its vector wherever it stands in the batch (Gal and
-        Ghahramani 2015, arXiv 1512.05287). `variational` also makes `dropout` take the same
-        features at every step of a row. `freeze` keeps the vectors as they are, or were loaded;
-        `normalise` gives what is read of them mean 0 and variance 1 (`NormalisedEmbedding`).
+        Ghahramani 2015, arXiv 1512.05287). `word_replacement` puts in training any symbol at all in
+        the place of each one with that probability (Xie et al. 2017, arXiv 1703.02573; Wang et al.
+        2018, arXiv 1808.07512). Neither touches pads and `kept_ids`, such as a text's ends.
+        `variational` also makes `dropout` take the same features at every step of a row. `freeze`
+        keeps the vectors as they are, or were loaded; `normalise` gives what is read of them mean 0
+        and variance 1 (`NormalisedEmbedding`).
         """
         super().__init__()
         if (vocabulary_size is None) == (input_features is None):
@@ -51,20 +62,26 @@ class Inputs(nn.Module):
             )
         check_probability("embedding_dropout", dropout)
         check_probability("word_dropout", word_dropout)
+        check_probability("word_replacement", word_replacement)
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.unk_id = unk_id
         self.dropout = dropout
         self.variational = variational
         self.word_dropout = word_dropout
+        self.word_replacement = word_replacement
         self.embedding: nn.Embedding | None = None
         if vocabulary_size is None:
             assert input_features is not None
-            if freeze or word_dropout or normalise:
-                raise ValueError(
-                    "real features have no embedding: set freeze_embedding=false, word_dropout=0 "
-                    f"and normalise_embedding=false, got {freeze}, {word_dropout} and {normalise}"
-                )
+            given = {
+                "freeze_embedding": freeze,
+                "word_dropout": word_dropout,
+                "word_replacement": word_replacement,
+                "normalise_embedding": normalise,
+            }
+            if any(given.values()):
+                asked = ", ".join(f"{key}={value}" for key, value in given.items() if value)
+                raise ValueError(f"real features have no embedding: leave out {asked}")
             self.output_size = input_features
             return
         if vocabulary_size < 1 or embedding_size < 1:
@@ -77,6 +94,16 @@ class Inputs(nn.Module):
                 f"word_dropout {word_dropout} replaces symbols by the unknown one, which this "
                 "vocabulary lacks: set word_dropout=0, or variational=true to drop their vectors"
             )
+        special = {pad_id, *kept_ids}
+        words = sorted(set(range(vocabulary_size)) - special - {unk_id})
+        if word_replacement and not words:
+            raise ValueError(
+                f"word_replacement {word_replacement}: all {vocabulary_size} symbols are special, "
+                "so there is nothing to draw from: set word_replacement=0"
+            )
+        # not in the state_dict: they follow from the arguments
+        self.register_buffer("special", torch.tensor(sorted(special)), persistent=False)
+        self.register_buffer("words", torch.tensor(words), persistent=False)
         self.output_size = embedding_size
         self.embedding = (
             NormalisedEmbedding(vocabulary_size, embedding_size, pad_id=pad_id)
@@ -122,17 +149,20 @@ class Inputs(nn.Module):
         weight[known] = matrix.to(weight)[known]
 
     def _look_up(self, embedding: nn.Embedding, symbols: Tensor) -> Tensor:
-        if self.variational:
-            return drop_symbols(
-                embedding(symbols),
-                symbols,
-                embedding.num_embeddings,
-                self.word_dropout,
-                self.training,
-            )
-        if self.unk_id is not None:
-            symbols = replace_symbols(
-                symbols, symbols != self.pad_id, self.unk_id, self.word_dropout, self.training
-            )
+        hides = self.word_dropout and not self.variational
+        if self.training and (hides or self.word_replacement):
+            symbols = self._noised(symbols)
         vectors: Tensor = embedding(symbols)
-        return vectors
+        if not self.variational:
+            return vectors
+        return drop_symbols(
+            vectors, symbols, embedding.num_embeddings, self.word_dropout, self.training
+        )
+
+    def _noised(self, symbols: Tensor) -> Tensor:
+        usual = ~torch.isin(symbols, self.special)
+        symbols = redraw_symbols(symbols, usual, self.words, self.word_replacement, self.training)
+        if self.variational:  # vectors are dropped, not symbols
+            return symbols
+        assert self.unk_id is not None or not self.word_dropout
+        return replace_symbols(symbols, usual, self.unk_id or 0, self.word_dropout, self.training)

@@ -57,6 +57,7 @@ class Captioning(Generation):
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
         teacher_forcing_decay: str = "linear",
+        coverage_loss: float = 0.0,
         weights: str | None = None,
         feature_memory: float = 4.0,
     ) -> None:
@@ -68,6 +69,7 @@ class Captioning(Generation):
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
             encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
+            coverage_loss=coverage_loss,
         )  # fmt: skip
         self.weights = weights
         self.feature_memory = feature_memory

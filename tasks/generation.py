@@ -22,7 +22,7 @@ from tasks.decoding import configured, consensus, greedier, known, source_words,
 from tasks.forcing import Forcing
 from tasks.metrics import gather
 from tasks.objectives import Objective
-from tasks.penalties import DoublyStochastic, Penalty
+from tasks.penalties import penalties
 from tasks.rates import with_rate
 from tasks.rows import Row
 
@@ -34,9 +34,9 @@ class Generation(Task):
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls from 1 to this value over training, as `teacher_forcing_decay` says (`tasks.forcing`).
-    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. `doubly_stochastic` is
-    the weight of `tasks.penalties.DoublyStochastic` beside cross-entropy. The encoder learns at
-    `encoder_rate` times the learning rate.
+    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. Beside cross-entropy
+    stand `doubly_stochastic` and `coverage_loss`, the weights of two penalties
+    (`tasks.penalties`). The encoder learns at `encoder_rate` times the learning rate.
     """
 
     members_share = ("inputs", "outputs")  # vocabularies of all in an ensemble
@@ -58,6 +58,7 @@ class Generation(Task):
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
         teacher_forcing_decay: str = "linear",
+        coverage_loss: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(spec=spec, codec=codec, **settings)
@@ -85,7 +86,10 @@ class Generation(Task):
             target_vocabulary_size=vocabulary.size,
             pad_id=vocabulary.pad_id,
             bos_id=vocabulary.bos_id,
+            eos_id=vocabulary.eos_id,
+            unk_id=vocabulary.unk_id,
             shared_vocabulary=spec.shared_vocabulary,
+            copies=_copies(codec),
         )
         if not encoder_rate > 0.0:
             raise ValueError(
@@ -94,14 +98,10 @@ class Generation(Task):
             )
         if encoder_rate != 1.0:
             self.optimizer = with_rate(self.optimizer, self.model.encoder, encoder_rate)
-        self.penalties: list[Penalty] = []
-        if doubly_stochastic:
-            if self.model.decoder.attention is None:
-                raise ValueError(
-                    f"task.doubly_stochastic={doubly_stochastic} is about attention: set "
-                    "model.decoder.attention=additive, or 0 here"
-                )
-            self.penalties.append(DoublyStochastic(doubly_stochastic))
+        attends = self.model.decoder.attention is not None
+        self.penalties = penalties(
+            attends=attends, doubly_stochastic=doubly_stochastic, coverage_loss=coverage_loss
+        )
         self.decoded: list[tuple[int, str]] = []  # of this rank: index, text
         self.pairs: list[tuple[int, str]] = []  # of all ranks, of the latest evaluation
         self.shown_pairs: list[tuple[int, str]] = []
@@ -151,7 +151,7 @@ class Generation(Task):
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
         mask = self._mask(batch)
-        loss, count = self.model.head.loss(output.hidden, batch.target[:, 1:], mask)
+        loss, count = self.model.loss(output, memory, batch.target[:, 1:], mask)
         for penalty in self.penalties:
             loss = loss + penalty(output, memory, mask)
         return loss, count
@@ -174,8 +174,8 @@ class Generation(Task):
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1])
         mask, right = self._mask(batch), batch.target[:, 1:]
-        self.sums.add("loss", *self.model.head.loss(output.hidden, right, mask))
-        said = self.model.head.log_probs(output.hidden).argmax(-1)
+        self.sums.add("loss", *self.model.loss(output, memory, right, mask))
+        said = self.model.log_probs(output, memory).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())
         hypotheses = self.decode([memory], self.searches[split])
         written = hypotheses.tokens[:, 0]
@@ -399,3 +399,11 @@ class Generation(Task):
                 for total, n in zip(found.total.tolist(), lengths.tolist(), strict=True)
             ]
         return answers
+
+
+def _copies(codec: Codec) -> list[int] | None:
+    """For each symbol of the input the same one of the output, where both are texts."""
+    if codec.inputs is None or codec.outputs is None:
+        return None
+    table, unknown = codec.outputs.table, codec.outputs.vocabulary.unk_id
+    return [table.get(symbol, unknown or 0) for symbol in codec.inputs.symbols]

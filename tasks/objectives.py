@@ -109,8 +109,9 @@ def log_likelihood(
     count = written.tokens.size(1)
     tokens = written.tokens.flatten(0, 1)
     before = torch.cat([torch.full_like(tokens[:, :1], bos_id), tokens[:, :-1]], dim=1)
-    output = model(repeat(memory, count), before)
-    log_probs = model.head.log_probs(output.hidden)
+    memory = repeat(memory, count)
+    output = model(memory, before)
+    log_probs = model.log_probs(output, memory)
     never = log_probs[..., list(model.never_said)].exp().sum(-1).clamp(max=1 - 1e-6)  # on pads
     each = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - torch.log1p(-never)
     steps = torch.arange(tokens.size(1), device=tokens.device)

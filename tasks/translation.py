@@ -53,6 +53,7 @@ class Translation(Generation):
         doubly_stochastic: float = 0.0,
         encoder_rate: float = 1.0,
         teacher_forcing_decay: str = "linear",
+        coverage_loss: float = 0.0,
         bleu_tokenize: str = "auto",
     ) -> None:
         super().__init__(
@@ -63,6 +64,7 @@ class Translation(Generation):
             max_new_tokens=max_new_tokens, teacher_forcing=teacher_forcing,
             decoding=decoding, objective=objective, doubly_stochastic=doubly_stochastic,
             encoder_rate=encoder_rate, teacher_forcing_decay=teacher_forcing_decay,
+            coverage_loss=coverage_loss,
         )  # fmt: skip
         options = ("auto", "13a", "zh", "char", "intl")
         if bleu_tokenize not in options:

@@ -71,9 +71,21 @@ def to_english(day: date, random: np.random.Generator) -> str:
 
 @dataclass(kw_only=True, eq=False)
 class Dates(Generated, TextPairs):
-    """Pairs of texts; no day is there twice, so the splits share none."""
+    """Pairs of texts; no day is there twice, so the splits share none.
+
+    The columns are `source` (English) and `target` (Chinese): `data.source_column=target
+    data.target_column=source` is the other direction.
+    """
 
     train_size: int = 20_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if {*self.columns()} != {"source", "target"}:
+            raise ValueError(
+                "data=dates has the columns source and target, got data.source_column="
+                f"{self.source_column}, data.target_column={self.target_column}"
+            )
 
     def source_key(self) -> Any:
         return ["generated", babel.__version__]  # its forms change with Unicode's
@@ -91,7 +103,6 @@ class Dates(Generated, TextPairs):
         for split in SPLITS:
             chosen = [FIRST_DAY + timedelta(days=next(rest)) for _ in range(self.sizes[split])]
             rows[split] = [
-                {self.source_column: to_english(day, random), self.target_column: to_chinese(day)}
-                for day in chosen
+                {"source": to_english(day, random), "target": to_chinese(day)} for day in chosen
             ]
         return rows

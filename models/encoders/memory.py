@@ -23,6 +23,26 @@ class KeyedMemory(NamedTuple):
     keys: Tensor  # (B, S, K)
 
 
+class CopyMemory(NamedTuple):
+    """A memory whose places have a symbol of the target's vocabulary, which may be copied."""
+
+    values: Tensor  # (B, S, D)
+    mask: Tensor  # (B, S)
+    summary: Tensor  # (B, D)
+    keys: Tensor  # (B, S, K)
+    symbols: Tensor  # (B, S)
+
+
+AnyMemory = Memory | KeyedMemory | CopyMemory
+
+
+def keys_of(memory: AnyMemory) -> Tensor:
+    """What queries are compared with, (B, S, K): the values themselves where nothing is computed
+    from them.
+    """
+    return memory.values if isinstance(memory, Memory) else memory.keys
+
+
 class Encoder(nn.Module):
     """Something → Memory with values of `output_size` numbers."""
 

@@ -1,5 +1,7 @@
 """A sentence as a memory: a vector for each of its symbols, in the light of the others."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,17 +33,27 @@ class TextEncoder(Encoder):
         residual: bool = False,
         layer_norm: bool = False,
         embedding_dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        word_replacement: float = 0.0,
         pad_id: int = 0,
+        unk_id: int | None = None,
+        kept_ids: Sequence[int] = (),
     ) -> None:
-        """`dropout` falls between the layers and on the memory."""
+        """`dropout` falls between the layers and on the memory; `word_dropout` and
+        `word_replacement` on the symbols that are read (`models.embedding.Inputs`).
+        """
         super().__init__()
         self.inputs = Inputs(
             vocabulary_size=vocabulary_size,
             input_features=None,
             embedding_size=embedding_size,
             pad_id=pad_id,
+            unk_id=unk_id,
+            kept_ids=kept_ids,
             dropout=embedding_dropout,
             variational=variational,
+            word_dropout=word_dropout,
+            word_replacement=word_replacement,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=embedding_size,

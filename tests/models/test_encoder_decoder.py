@@ -11,7 +11,7 @@ from build import instantiate
 from models.cells.gru import GRU
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
-from models.decoder import AttentionDecoder
+from models.decoder import AttentionDecoder, DecoderOutput
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.backbone import Backbone
 from models.encoders.small_cnn import SmallCNN
@@ -202,7 +202,8 @@ def test_scheduled_sampling_draws_from_the_models_distribution() -> None:
     with torch.no_grad():
         model.head.linear.weight.zero_()
         model.head.linear.bias.copy_(torch.linspace(-2, 2, VT))
-    drawn = model._say(torch.zeros(20000, 8).double(), torch.Generator().manual_seed(0))
+    given = DecoderOutput(torch.zeros(20000, 8).double(), torch.zeros(20000, 0))
+    drawn = model._say(given, model.encode(source()), torch.Generator().manual_seed(0))
     shares = torch.bincount(drawn, minlength=VT) / 20000
     expected = model.head.linear.bias.detach().clone()
     expected[:2] = -torch.inf
