@@ -43,7 +43,14 @@ def run(config: DictConfig) -> float | None:
 
     quiet()
     from tasks import checkpoint as checkpoints
-    from tasks.console import say, show_classes, show_metrics, show_report, show_samples
+    from tasks.console import (
+        say,
+        show_audit,
+        show_classes,
+        show_metrics,
+        show_report,
+        show_samples,
+    )
     from tasks.loggers import log_config
 
     torch.set_float32_matmul_precision("high")
@@ -93,6 +100,7 @@ def run(config: DictConfig) -> float | None:
         value = metrics.get(task.monitor.replace("val/", "test/", 1))
     show_metrics(metrics, getattr(task, "signatures", []))
     show_classes(getattr(task, "classes", None))
+    show_audit(getattr(task, "audited", None))
     show_samples(task.shown)
     for logger in trainer.loggers:
         logger.finalize("success")

@@ -100,6 +100,11 @@ class TextStreams(Streamed):
     def columns(self) -> list[str]:
         return [self.text_column]
 
+    @property
+    def language(self) -> str | None:
+        """The programming language of the text, by the name of its file; None: it is no program."""
+        return "python" if (self.path or "").endswith((".py", ".py.gz")) else None
+
     def prepare(self, rows: dict[str, Any]) -> Prepared:
         texts = {split: Texts(part, self.text_column) for split, part in rows.items()}
         given = self.given(TextStreamsCodec)

@@ -38,11 +38,15 @@ class Evaluation:
     dynamic_rate: float = 1e-3
     dynamic_decay: float = 1e-3
     dynamic_batches: int = 100
+    audit: bool = False
+    audit_pieces: int = 200
+    audit_length: int = 400
 
     def __post_init__(self) -> None:
         ranges = {
             "cache_size": (1, 1e9), "cache_theta": (0, 1e9), "cache_lambda": (0, 1),
             "dynamic_rate": (0, 1e9), "dynamic_decay": (0, 1), "dynamic_batches": (1, 1e9),
+            "audit_pieces": (2, 1e6), "audit_length": (4, 1e6),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             value = getattr(self, name)

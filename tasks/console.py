@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from tasks import audit_report
 from tasks.base import Table
 
 _console = Console(highlight=False, soft_wrap=False)
@@ -49,6 +50,22 @@ def show_classes(classes: Table | None, most: int = 30) -> None:
     for name, *shares, support in classes.rows:
         cells = ["-" if share is None else f"{share:.4f}" for share in shares]
         table.add_row(_escaped(name), *cells, f"{support:,}")
+    _console.print(table)
+
+
+@rank_zero_only
+def show_audit(found: Mapping[str, Any] | None) -> None:
+    """A row a figure of what a language model wrote, beside that of real text."""
+    if found is None:
+        return
+    said = ", ".join(f"{name} {v}" for name, v in found["settings"].items() if v is not None)
+    columns, rows = audit_report.table(found)
+    table = RichTable(box=box.SIMPLE_HEAD, title=f"audit: {said}", title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, *values in rows:
+        cells = (f"{v:.4f}" if isinstance(v, float) else _number(v) for v in values)
+        table.add_row(name, *("-" if cell == "None" else cell for cell in cells))
     _console.print(table)
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from models.decoding import DecodingOptions, Hypotheses, search
 from models.decoding.constraints import Banned
 from models.language_model import LanguageModel as Model
 from models.state import State, detach
-from tasks import adaptive, drift, pictures
+from tasks import adaptive, audit_report, drift, pictures
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import spellings
+from tasks.loggers import log_table
 from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.rows import Row
 
@@ -78,6 +80,7 @@ class LanguageModel(Task):
                 f"task.evaluation.{self.evaluation.beside[0]}=true is for text; this data is music"
             )
         self.positions: Tensor | None = None  # the loss by place in a window, of the latest test
+        self.audited: dict[str, Any] | None = None  # what was measured of its writing
         self.sample_length = sample_length
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self.model = model(
@@ -93,6 +96,13 @@ class LanguageModel(Task):
     def plays(self) -> bool:
         """Whether it writes music rather than text."""
         return self.spec.keys is not None
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Symbols that are not written: they stand for no text."""
+        own = self.spec.input_vocabulary
+        ids = () if own is None else (own.pad_id, own.bos_id, own.unk_id)
+        return tuple(i for i in ids if i is not None)
 
     @classmethod
     def check(cls, spec: DataSpec) -> None:
@@ -151,6 +161,8 @@ class LanguageModel(Task):
     def metrics(self, split: str) -> dict[str, float]:
         totals = self.sums.totals(self.trainer)
         loss, count = totals["loss"]
+        if split == "test" and self.evaluation.audit:
+            self._leave_audit()
         self.drifted = drift.drift(
             self.model, self.real_text(split).to(self.device), keys=self.plays, seed=self.seed
         )
@@ -221,6 +233,8 @@ class LanguageModel(Task):
             yield self.trainer.strategy.batch_to_device(batch, self.device)
 
     def setup(self, stage: str) -> None:
+        if self.evaluation.audit:
+            audit_report.check(self)
         if self.evaluation.dynamic and self.trainer.precision == "16-mixed":
             raise ValueError(
                 "task.evaluation.dynamic=true with precision=fp16: its small gradients are lost in "
@@ -233,13 +247,26 @@ class LanguageModel(Task):
                 "the text with weights of its own; test on one, trainer.devices=1"
             )
 
+    def documents(self, split: str) -> list[np.ndarray]:
+        """A split of the data: one text of symbols (T,), or the keys (T, K) of each piece."""
+        part = self.data.splits[split]
+        if not self.plays:
+            return [part.flat("ids")]
+        rolls = part.ragged("roll")
+        return [rolls[i] for i in range(len(rolls))]
+
     def real_text(self, split: str) -> Tensor:
         """Held-out symbols (R, T), or keys (R, T, K), to go on from and to compare with."""
-        part, most = self.data.splits[SPLIT_OF[split]], self.sample_length
-        if self.plays:
-            rolls = part.ragged("roll")
-            return drift.openings([rolls[i] for i in range(len(rolls))], most)
-        return drift.windows(part.flat("ids"), most)
+        documents, most = self.documents(SPLIT_OF[split]), self.sample_length
+        return drift.openings(documents, most) if self.plays else drift.windows(documents[0], most)
+
+    def _leave_audit(self) -> None:
+        """Measure what is written, on one rank: nothing of it is summed over the others."""
+        if self.trainer.is_global_zero:
+            self.audited = audit_report.audit(self)
+            audit_report.leave(self.audited, Path(self.trainer.default_root_dir))
+            rows = audit_report.table(self.audited)
+            log_table(self.trainer.loggers, "test/audit", *rows, step=self.trainer.global_step)
 
     def count_tokens(self, batch: StreamBatch) -> Tensor:
         return batch.mask.sum()
@@ -345,12 +372,11 @@ class LanguageModel(Task):
         banned = [
             s for w in options.banned for s in spellings(self.codec.inputs, w, vocabulary.unk_id)
         ]
-        never = (vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id)
         return search(
             step, state, (), bos_id=prompt[:, -1], eos_id=None, seeds=seeds,
             options=chosen, max_length=options.max_length or self.sample_length, history=history,
             constraints=[Banned(banned, history)] if banned else [],
-            forbidden=tuple(i for i in never if i is not None), pad_id=vocabulary.pad_id,
+            forbidden=self.never, pad_id=vocabulary.pad_id,
         )  # fmt: skip
 
     def _play_all(self, openings: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:

@@ -72,6 +72,10 @@ class PythonSource(Generated, TextStreams):
         return ["generated", sys.version, str(self.root)]
 
     @property
+    def language(self) -> str:
+        return "python"
+
+    @property
     def root(self) -> Path:
         # in a virtual environment too, this is the folder of the Python it was made with
         return Path(self.library or sysconfig.get_path("stdlib")).expanduser()
