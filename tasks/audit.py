@@ -23,12 +23,12 @@ BLEU_ORDER = 4
 LEAST_WORDS = 4  # of a line; shorter ones (`else:`) are nobody's
 
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORDS = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|[^\w\s]")
+_WORDS = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|([^\w\s])\1*")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, each other mark and each Chinese character: for any tokenizer."""
-    return _WORDS.findall(text)
+    """Runs of letters and digits, or of one mark, and Chinese characters: for any tokenizer."""
+    return [found[0] for found in _WORDS.finditer(text)]
 
 
 def whole_lines(text: str) -> list[str]:

@@ -29,6 +29,7 @@ def audited(written: list[str], *training: str) -> dict[str, Any]:
 def test_words_are_those_of_any_tokenizer() -> None:
     assert words("self.x_1 = f('a b')") == "self . x_1 = f ( ' a b ' )".split()
     assert words("第1章，天a\n") == ["第", "1", "章", "，", "天", "a"]
+    assert words("x == ----- #...") == ["x", "==", "-----", "#", "..."]  # a rule is one word
     assert words(" \n") == []
 
 
