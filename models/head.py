@@ -3,8 +3,9 @@
 A part of its own, so that another distribution replaces it without touching the model below.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,30 +44,23 @@ class Head(nn.Module):
         return log_probs.argmax(-1), log_probs
 
 
-class ClassHeadFactory(Protocol):
-    """What makes a head for classes, once their number is known."""
-
-    def __call__(
-        self,
-        *,
-        input_size: int,
-        num_outputs: int,
-        label_smoothing: float,
-        class_weights: Sequence[float] | None,
-    ) -> Head: ...
+HeadFactory = Callable[..., Head]  # given sizes and what the model knows: see `build_head`
 
 
-class HeadFactory(Protocol):
-    """Builds the output layer of a model of symbols, with the matrix of `tied` if there is one."""
+def build_head(factory: HeadFactory, **known: Any) -> Head:
+    """The output layer that a config chose, told what a model knows: `input_size`, `num_outputs`,
+    `label_smoothing`, and `tied` (a language model's embedding) or `class_weights`.
 
-    def __call__(
-        self,
-        *,
-        input_size: int,
-        num_outputs: int,
-        label_smoothing: float,
-        tied: nn.Embedding | None,
-    ) -> Head: ...
+    ValueError where it has no use for one of them, and so belongs to another kind of model.
+    """
+    useless = sorted(known.keys() - inspect.signature(factory).parameters.keys())
+    if useless:
+        name = getattr(factory, "func", factory).__name__
+        raise ValueError(
+            f"model/head: {name} is not for this model, it has no use for {', '.join(useless)}; "
+            "leave model/head out for a softmax"
+        )
+    return factory(**known)
 
 
 class SoftmaxHead(Head):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.dropout import check_probability, locked_dropout
 from models.embedding import Inputs
-from models.head import BernoulliHead, Head, HeadFactory, SoftmaxHead
+from models.head import BernoulliHead, Head, HeadFactory, SoftmaxHead, build_head
 from models.recurrent import CellFactory
 from models.stack import RNNStack
 from models.state import State
@@ -92,7 +92,8 @@ class LanguageModel(nn.Module):
                 f"tie_weights needs embedding_size == output size, got {self.inputs.output_size} "
                 f"and {size}: set model.embedding_size={size} or model.tie_weights=false"
             )
-        self.head = (head or SoftmaxHead)(
+        self.head = build_head(
+            head or SoftmaxHead,
             input_size=size,
             num_outputs=vocabulary_size,
             label_smoothing=label_smoothing,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.dropout import locked_dropout
 from models.embedding import Inputs
-from models.head import ClassHeadFactory, Head, RealHead, SoftmaxHead
+from models.head import Head, HeadFactory, RealHead, SoftmaxHead, build_head
 from models.recurrent import CellFactory
 from models.stack import BidirectionalStack, RNNStack
 from models.state import State
@@ -40,7 +40,7 @@ class Tagger(nn.Module):
         freeze_embedding: bool = False,
         normalise_embedding: bool = False,
         label_smoothing: float = 0.0,
-        head: ClassHeadFactory | None = None,
+        head: HeadFactory | None = None,
     ) -> None:
         """`real`: the answers are `num_outputs` numbers, else one of `num_outputs` classes.
 
@@ -78,7 +78,8 @@ class Tagger(nn.Module):
         self.head: Head = (
             RealHead(input_size=size, num_outputs=num_outputs)
             if real
-            else (head or SoftmaxHead)(
+            else build_head(
+                head or SoftmaxHead,
                 input_size=size,
                 num_outputs=num_outputs,
                 label_smoothing=label_smoothing,

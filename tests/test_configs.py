@@ -18,6 +18,7 @@ from torch import nn
 
 import build
 from data.codec import TokenizerSettings
+from models.head import build_head
 from tasks.base import Task
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -159,11 +160,24 @@ def test_a_model_is_built_from_some_kind_of_data(name: str, composed: Compose) -
 
 
 @pytest.mark.parametrize("name", group("head"))
-def test_an_output_layer_takes_what_a_language_model_tells_it(name: str, composed: Compose) -> None:
-    factory = build.instantiate(composed("task=language_model", f"model/head={name}").model.head)
-    head = factory(input_size=4, num_outputs=20_000, label_smoothing=0.0, tied=None)
-    sums = head.log_probs(torch.randn(2, 4)).exp().sum(-1)
-    torch.testing.assert_close(sums, torch.ones(2))
+@pytest.mark.parametrize("task", ["language_model", "tagging"])
+def test_an_output_layer_is_a_distribution_or_says_whom_it_is_not_for(
+    task: str, name: str, composed: Compose
+) -> None:
+    factory = build.instantiate(composed(f"task={task}", f"model/head={name}").model.head)
+    own = {"tied": None} if task == "language_model" else {"class_weights": None}
+    known = {"input_size": 4, "num_outputs": 20_000, "label_smoothing": 0.0, **own}
+    if task != "language_model" and name in ("adaptive", "mixture"):
+        with pytest.raises(ValueError, match="no use for class_weights"):
+            build_head(factory, **known)
+    elif task == "language_model" and name == "crf":
+        with pytest.raises(ValueError, match="no use for tied"):
+            build_head(factory, **known)
+    else:
+        outputs = 20_000 if task == "language_model" else 5
+        head = build_head(factory, **{**known, "num_outputs": outputs})
+        sums = head.log_probs(torch.randn(1, 2, 4)).exp().sum(-1)
+        torch.testing.assert_close(sums, torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("name", [name for name in group("data") if name != "source"])
