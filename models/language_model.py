@@ -39,11 +39,13 @@ class LanguageModel(nn.Module):
         residual: bool = False,
         layer_norm: bool = False,
         label_smoothing: float = 0.0,
+        last_hidden_size: int | None = None,
     ) -> None:
         """Either `vocabulary_size` symbols or `keys` independent keys, which are read as they are.
 
         `head` makes the distribution of symbols, None a softmax; keys have their own.
-        `tie_weights`: the output layer is the embedding's matrix. `embedding_size` null is
+        `tie_weights`: the output layer is the embedding's matrix, behind a projection where the
+        last layer has another size. `embedding_size` and `last_hidden_size` null are
         `hidden_size`. `embedding_dropout` stands before the layers, `dropout` between them and
         `output_dropout` after.
         """
@@ -68,6 +70,7 @@ class LanguageModel(nn.Module):
             variational=variational,
             residual=residual,
             layer_norm=layer_norm,
+            last_hidden_size=last_hidden_size,
         )
         self.output_dropout = output_dropout
         self.variational = variational
@@ -87,11 +90,6 @@ class LanguageModel(nn.Module):
                 )
             self.head = BernoulliHead(input_size=size, keys=keys)
             return
-        if tie_weights and self.inputs.output_size != size:
-            raise ValueError(
-                f"tie_weights needs embedding_size == output size, got {self.inputs.output_size} "
-                f"and {size}: set model.embedding_size={size} or model.tie_weights=false"
-            )
         self.head = build_head(
             head or SoftmaxHead,
             input_size=size,

@@ -92,8 +92,17 @@ class RNNStack(Stack):
         variational: bool = False,
         residual: bool = False,
         layer_norm: bool = False,
+        last_hidden_size: int | None = None,
     ) -> None:
-        layers = build_layers(input_size, hidden_size, cell, num_layers, directions=1)
+        """`last_hidden_size` is the last layer's, None: `hidden_size`."""
+        layers = build_layers(
+            input_size,
+            hidden_size,
+            cell,
+            num_layers,
+            directions=1,
+            last_hidden_size=last_hidden_size,
+        )
         super().__init__(
             input_size=input_size,
             layer_sizes=[layer.output_size for layer in layers],
@@ -244,14 +253,22 @@ class BidirectionalStack(Stack):
 
 
 def build_layers(
-    input_size: int, hidden_size: int, cell: CellFactory, num_layers: int, *, directions: int
+    input_size: int,
+    hidden_size: int,
+    cell: CellFactory,
+    num_layers: int,
+    *,
+    directions: int,
+    last_hidden_size: int | None = None,
 ) -> list[RecurrentLayer]:
     """`num_layers` levels of `directions` layers, each level fed by all of the one below."""
     if num_layers < 1:
         raise ValueError(f"num_layers is 1 or more, got {num_layers}")
+    sizes = [hidden_size] * (num_layers - 1)
+    sizes.append(hidden_size if last_hidden_size is None else last_hidden_size)
     layers: list[RecurrentLayer] = []
-    for _ in range(num_layers):
-        level = [cell(input_size=input_size, hidden_size=hidden_size) for _ in range(directions)]
+    for size in sizes:
+        level = [cell(input_size=input_size, hidden_size=size) for _ in range(directions)]
         layers += level
         input_size = sum(layer.output_size for layer in level)
     return layers

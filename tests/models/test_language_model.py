@@ -1,5 +1,7 @@
 """Predicting what comes next, in windows and step by step."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ from models.cells.gru import GRU
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
 from models.cells.rnn import RNN
-from models.head import BernoulliHead
+from models.head import BernoulliHead, SoftmaxHead
+from models.head_adaptive import AdaptiveHead
+from models.head_mixture import MixtureHead
 from models.language_model import LanguageModel
 from models.state import leaves
 
@@ -90,15 +94,60 @@ def test_tied_weights_share_memory_and_stay_tied_when_loaded() -> None:
     torch.testing.assert_close(model(SYMBOLS)[0], other(SYMBOLS)[0])
 
 
-def test_a_null_embedding_size_is_the_hidden_size_and_another_cannot_be_tied() -> None:
-    assert build().inputs.output_size == 6
-    assert build(embedding_size=4, tie_weights=False).inputs.output_size == 4
-    with pytest.raises(ValueError, match="embedding_size == output size, got 4 and 6"):
-        build(embedding_size=4)
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="model/head=null"):
+        build(keys=K, tie_weights=False, head=SoftmaxHead)
     with pytest.raises(ValueError, match="model=music"):
         build(keys=K, tie_weights=True)
     with pytest.raises(ValueError, match="output_dropout"):
         build(output_dropout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "projected"),
+    [
+        ({}, False),
+        ({"embedding_size": 4}, True),
+        ({"embedding_size": 4, "last_hidden_size": 4}, False),
+        ({"embedding_size": 4, "last_hidden_size": 3, "num_layers": 3}, True),
+        ({"embedding_size": 4, "last_hidden_size": 4, "num_layers": 1}, False),
+    ],
+)
+def test_an_embedding_of_any_size_is_tied_and_projected_only_where_it_must_be(
+    sizes: dict[str, int], projected: bool
+) -> None:
+    model = build(**sizes).eval()
+    embedding = model.inputs.embedding.weight
+    assert model.head.linear.weight is embedding
+    assert embedding.shape == (V, sizes.get("embedding_size", 6))
+    named = dict(model.named_parameters())
+    assert ("head.projection.weight" in named) == projected
+    layers = [layer.output_size for layer in model.stack.layers]
+    assert layers[:-1] == [6] * (len(layers) - 1) and layers[-1] == sizes.get("last_hidden_size", 6)
+    hidden, _ = model(SYMBOLS)
+    assert hidden.shape == (B, T, layers[-1])
+    assert model.head.log_probs(hidden).exp().sum(-1).allclose(torch.ones(B, T).double())
+    stepped, _ = model.step(SYMBOLS[:, 0], model.initial_state(B))
+    torch.testing.assert_close(stepped, hidden[:, 0])
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+@pytest.mark.parametrize(
+    "head", [partial(MixtureHead, components=2), partial(AdaptiveHead, cutoffs=[4])]
+)
+def test_any_head_of_symbols_fits(head, tie_weights: bool) -> None:
+    model = build(head=head, embedding_size=4, tie_weights=tie_weights)
+    hidden, _ = model(SYMBOLS)
+    loss, count = model.head.loss(hidden, TARGETS)
+    picked = model.head.log_probs(hidden).gather(-1, TARGETS[..., None])
+    torch.testing.assert_close(loss, -picked.sum())
+    assert count == B * T
+    other = build(head=head, embedding_size=4, tie_weights=tie_weights)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(2.0)
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.head.loss(hidden, TARGETS)[0], loss)
 
 
 def test_an_untrained_model_is_about_as_surprised_as_chance() -> None:
