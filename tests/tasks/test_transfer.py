@@ -1,11 +1,14 @@
 """A new run begins with the weights of another: parts by name, symbols by symbol."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 import build
 from tasks import checkpoint as checkpoints
@@ -131,6 +134,16 @@ def test_a_run_of_the_same_task_and_data_is_taken_whole(shape: str, start: Any) 
         assert torch.equal(value, read["state_dict"][name])
 
 
+def test_a_part_of_one_side_alone_begins_anew_or_is_left_out(start: Any) -> None:
+    plain, more = start("classification"), start("classification", "seed=2")
+    more.task.model.critic = nn.Linear(24, 1)
+    with_critic = saved(more)
+    taken = begin_from(more.task, saved(plain), where="RUN")
+    assert taken.new == ["critic"] and taken.left == []
+    assert begin_from(plain.task, with_critic, where="RUN").left == ["critic"]
+    assert "left out: critic" in str(begin_from(plain.task, with_critic, where="RUN"))
+
+
 def test_a_language_model_goes_on_with_another_vocabulary(
     start: Any, texts: Path, language_model: Any
 ) -> None:
@@ -201,3 +214,29 @@ def test_rows_follow_their_symbols() -> None:
     moved = remapped(values, ["a", "b", "c"], ["c", "new", "a", "c"])
     assert moved.tolist() == [[5.0, 9.0], [3.0, 5.0], [1.0, 2.0], [5.0, 9.0]]
     assert remapped(values[:, 0], ["a", "b", "c"], ["z", "b"]).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.slow
+def test_the_command_line_says_what_was_taken(texts: Path) -> None:
+    def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+        common = [*MODEL, "trainer.max_steps=2", "trainer=cpu", "logger=csv"]
+        return subprocess.run(
+            [sys.executable, str(CONFIGS.parent / "train.py"), *common, *arguments],
+            cwd=texts, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+
+    language_model = [
+        "task=language_model", "data=text", "data.path=texts", "data.document_end=true",
+        "data.steps=5", "data.batch_size=2", "task.sample_length=5",
+    ]  # fmt: skip
+    classifier = [
+        "task=classification", "data=text_labels", "data.path=mine.csv", "model.bidirectional=false"
+    ]  # fmt: skip
+    done = train(*language_model, "hydra.run.dir=lm")
+    assert done.returncode == 0, done.stderr
+    done = train(*classifier, "init=lm", "hydra.run.dir=classifier")
+    assert done.returncode == 0, done.stderr
+    assert "init: took inputs, stack; knows 3 of 4 input symbols" in done.stdout
+    again = train(*classifier, "init=lm", "ckpt=classifier")
+    assert "error: ckpt goes on with a run, init begins a new one" in again.stderr
+    assert "took" not in train("ckpt=classifier", "fit=false").stdout  # nothing is read again
