@@ -40,7 +40,9 @@ def read(place: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no checkpoint of Unroll ({reason(error)})") from error
+        raise ValueError(
+            f"{path} cannot be read: it is no checkpoint of Unroll ({reason(error)})"
+        ) from error
     record = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or not {"config", "spec", "codec"} <= record.keys():
         raise ValueError(f"{path} is not a checkpoint of Unroll: it has no config, spec and codec")

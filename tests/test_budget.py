@@ -28,8 +28,10 @@ MUSIC = DataSpec(input_features=88, keys=88, per_step=True)
 MODELS = {
     "classifier": ("classification", LABELS),
     "text_classifier": ("classification", LABELS),
+    "transfer_classifier": ("classification", LABELS),
     "tagger": ("tagging", TAGS),
     "text_tagger": ("tagging", TAGS),
+    "transfer_tagger": ("tagging", TAGS),
     "language_model": ("language_model", TEXT),
     "music": ("language_model", MUSIC),
     "translator": ("translation", PAIRS),
@@ -41,7 +43,9 @@ MODELS = {
 
 
 class NoCodec:
-    """A task is built without asking its codec anything."""
+    """A task is built without asking its codec more than whether it is of text."""
+
+    inputs = outputs = None
 
     def to_plain(self) -> dict[str, Any]:
         return {}

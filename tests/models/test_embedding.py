@@ -92,7 +92,10 @@ def test_loaded_vectors_take_the_known_rows_and_stay_where_they_are_frozen() -> 
         ({"word_dropout": -0.1}, "word_dropout is a probability"),
         ({"word_dropout": 0.1, "unk_id": None}, "set word_dropout=0"),
         ({"embedding_size": 0}, "embedding_size 0"),
-        ({"vocabulary_size": None, "input_features": 3, "freeze": True}, "freeze_embedding=false"),
+        (
+            {"vocabulary_size": None, "input_features": 3, "freeze": True},
+            "leave out freeze_embedding=True",
+        ),
     ],
 )
 def test_mistakes_name_the_value_and_the_mend(options, message) -> None:
@@ -127,5 +130,5 @@ def test_normalised_vectors_cannot_grow() -> None:
     torch.testing.assert_close(inputs(ids), before, atol=1e-2, rtol=1e-2)
     loss = inputs.train()(ids)[0, 0].sum()
     assert torch.autograd.grad(loss, inputs.embedding.weight)[0].isfinite().all()
-    with pytest.raises(ValueError, match="normalise_embedding=false"):
+    with pytest.raises(ValueError, match="leave out normalise_embedding=True"):
         build(vocabulary_size=None, input_features=3, normalise=True)

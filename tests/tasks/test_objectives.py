@@ -206,7 +206,7 @@ def test_settings_that_cannot_be_met_are_refused(start: Any) -> None:
     ]:
         with pytest.raises(ValueError, match=said):
             SelfCritical(**options)
-    with pytest.raises(ValueError, match="task=classification has no objective"):
+    with pytest.raises(ValueError, match="is not for task=classification"):
         start("classification", "objective=self_critical")
     run = start("captioning")
     with pytest.raises(ValueError, match="init=RUN"):

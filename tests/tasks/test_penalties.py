@@ -69,7 +69,7 @@ def test_training_with_it_spreads_the_attention(start: Any) -> None:
 
 
 def test_what_it_cannot_do_is_refused(start: Any) -> None:
-    with pytest.raises(ValueError, match="doubly_stochastic is 0"):
+    with pytest.raises(ValueError, match="doubly_stochastic must be at least 0, got -1"):
         start("captioning", "task.doubly_stochastic=-1")
     with pytest.raises(ValueError, match="is about attention"):
         start("captioning", "task.doubly_stochastic=1", "model.decoder.attention=none")

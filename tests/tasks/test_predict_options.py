@@ -38,8 +38,7 @@ CHOSEN = [
     *["model.encoder.num_layers=1", "model.decoder.hidden_size=48"],
     *["model.decoder.embedding_size=24", "model.encoder.dropout=0", "model.decoder.dropout=0"],
     *["model.encoder.embedding_dropout=0", "model.decoder.embedding_dropout=0"],
-    *["callbacks.last.filename='{epoch}'", "callbacks.last.save_top_k=-1"],
-    *["+callbacks.last.auto_insert_metric_name=false"],
+    "callbacks=keep",
 ]
 
 
