@@ -52,6 +52,7 @@ def earlier(config: Any, fingerprint: str) -> Earlier | None:
     if asked is True:
         folder = next(_alike(config, own), None)
         if folder is None:
+            journal.cut(own, {}, step=0)  # of a run that was killed before it saved anything
             say(f"resume=true: no run of this config below {own.parent}; this one begins anew")
             return None
     else:

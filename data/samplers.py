@@ -39,7 +39,7 @@ class BatchSampler(Sampler[list[int]]):
     def __init__(self) -> None:
         self.sampler = self
         self.epoch = 0
-        self.start = 0  # batches to leave out at the next `__iter__` (they were handed out before)
+        self.start = 0  # batches that `__iter__` leaves out (they were handed out before)
 
     def batches(self, epoch: int) -> Batches:
         raise NotImplementedError
@@ -52,7 +52,7 @@ class BatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         # not a generator function: `start` must be read now, before the loader sets it back
-        (start, self.start), epoch = (self.start, 0), self.epoch
+        start, epoch = self.start, self.epoch
         left = islice(self.batches(epoch), start, None)
         return (Indices.of(batch, epoch) for batch in left)
 
@@ -206,7 +206,11 @@ class ResumableLoader(DataLoader):  # type: ignore[type-arg]
         assert self.generator is not None
         self.generator.manual_seed(self.seed * 1_000_003 + epoch)
         self.batch_sampler.start = done
-        for batch in super().__iter__():
+        batches = (
+            super().__iter__()
+        )  # with workers it asks the sampler twice, and the second counts
+        self.batch_sampler.start = 0
+        for batch in batches:
             done += 1
             self._handed_out = (epoch, done)
             yield batch

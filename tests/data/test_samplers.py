@@ -170,7 +170,8 @@ def test_the_padding_told_is_the_padding_there_is() -> None:
         assert bucketed(**changes).padding() == pytest.approx(1 - real / held)
 
 
-def test_a_loader_goes_on_after_the_last_batch_it_handed_out() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_after_the_last_batch_it_handed_out(workers: int) -> None:
     whole = ResumableLoader(Numbers(), bucketed(), seed=1)
     whole.batch_sampler.set_epoch(2)
     batches = [batch.tolist() for batch in whole]
@@ -180,7 +181,7 @@ def test_a_loader_goes_on_after_the_last_batch_it_handed_out() -> None:
     iterator = iter(stopped)
     for _ in range(10):
         next(iterator)
-    resumed = ResumableLoader(Numbers(), bucketed(), seed=1)
+    resumed = ResumableLoader(Numbers(), bucketed(), seed=1, num_workers=workers)
     resumed.load_state_dict(stopped.state_dict())
     iterator = iter(resumed)
     resumed.batch_sampler.set_epoch(2)  # as Lightning does: after `iter`, before the first batch

@@ -1,0 +1,91 @@
+"""The command line's `resume`: what it goes on with, and what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "data.train_size=64", "data.validation_size=32", "data.test_size=32", "data.batch_size=16",
+    "model.hidden_size=16", "trainer=cpu", "logger=csv", "precision=fp32",
+    "callbacks.estimate=null", "trainer.log_every_n_steps=1",
+]  # fmt: skip
+
+
+def train(*overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "train.py", *SMALL, *overrides], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    return process.communicate(timeout=300)[0]
+
+
+def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        if path.exists() and path.read_text().count("\n") > lines:
+            return
+        time.sleep(0.01)
+    pytest.fail(said(process))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so_and_it_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    endless = ["trainer.max_epochs=2000", f"hydra.run.dir={run}"]
+    process = train(*endless)
+    wait_for(run / "metrics.csv", 8, process)
+    process.send_signal(number)
+    text = said(process)
+    assert process.returncode == 128 + number
+    assert "resume=true goes on from there" in text
+    rows = (run / "metrics.csv").read_text().count("\n")
+    process = train(*endless, "resume=true")
+    wait_for(run / "metrics.csv", rows + 3, process)
+    process.send_signal(signal.SIGTERM)
+    assert "resume: going on after step" in said(process)
+
+
+@pytest.mark.slow
+def test_the_newest_run_of_the_config_goes_on_and_no_other(tmp_path: Path) -> None:
+    place = ["trainer.max_epochs=1", "hydra.run.dir=" + str(tmp_path / "runs" / "${run_time:}")]
+    first = json.loads(said(train(*place)).splitlines()[-1])
+    again = said(train(*place, "resume=true"))
+    assert json.loads(again.splitlines()[-1]) == first
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [Path(first["run"]).name]
+
+    text = said(train(*place, "resume=true", "model.hidden_size=8"))
+    assert "no run of this config" in text
+    run = f"resume={first['run']}"
+    text = said(train(*place, run, "model.hidden_size=8"))
+    assert "cannot go on with another model or other data: model.hidden_size is 8, was 16" in text
+    text = said(train(*place, run, "data.train_size=32"))
+    assert "data.train_size is 32, was 64" in text
+    text = said(train(*place, run, "optimizer.lr=5e-4", "trainer.max_epochs=2"))
+    assert "changed since: optimizer.lr is 0.0005, was" in text and '"test"' in text
+
+    last = Path(first["run"]) / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    text = said(train(*place, run, "trainer.max_epochs=2"))
+    assert "last.ckpt cannot be read" in text and "the one before it is used" in text
+    assert "previous.ckpt" in text
+
+
+def test_contradictions_are_refused_at_once(tmp_path: Path) -> None:
+    place = f"hydra.run.dir={tmp_path / 'run'}"
+    processes = {
+        "leave out ckpt= and fit=false": train(place, "resume=true", "ckpt=x"),
+        "does not exist": train(place, f"resume={tmp_path / 'nothing'}"),
+    }
+    for expected, process in processes.items():
+        text = said(process)
+        assert process.returncode == 1 and expected in text and "Traceback" not in text
+    assert not list(tmp_path.iterdir())
