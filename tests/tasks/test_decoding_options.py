@@ -113,11 +113,12 @@ def test_a_key_of_the_config_is_named(composed: None, tmp_path: Any) -> None:
 def test_keys_may_be_given_as_a_mapping_and_the_others_stay(composed: None) -> None:
     """Of the defaults in a new run, of the run's own where a checkpoint is tested."""
     override = "task.decoding={min_length: 3, method: sample, top_k: 4}"
-    config = compose("config", ["task=translation", override])
+    config = compose("config", ["task=translation", "paths.run_dir=x", override])
     own = dict(config.task.decoding)
     assert (own["min_length"], own["method"], own["top_k"]) == (3, "sample", 4)
     assert configured(own) == configured({"min_length": 3, "method": "sample", "top_k": 4})
-    trained = build.plain(compose("config", ["task=translation", "task.decoding.block_ngrams=2"]))
+    before = ["task=translation", "paths.run_dir=x", "task.decoding.block_ngrams=2"]
+    trained = build.plain(compose("config", before))
     trained["task"]["decoding"].pop("patience")  # a run of before that key
     tested = build.of_checkpoint(config, trained, ["task=translation", override])
     expected = {**own, "block_ngrams": 2}
