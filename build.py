@@ -9,6 +9,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
@@ -267,9 +268,14 @@ def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[st
     for key in kept:
         merged[key] = base[key]
     merged.data.data_dir, merged.data.cache_dir = config.paths.data_dir, config.paths.cache_dir
-    for key in chosen:
+    for key, value in chosen.items():
         if key.startswith(("task.", "data.")):
-            OmegaConf.update(merged, key, OmegaConf.select(config, key))
+            given = OmegaConf.select(config, key)
+            if OmegaConf.is_dict(given) and value.startswith("{"):
+                # what the mapping does not name stays as the run had it
+                named = OverridesParser.create().parse_override(f"{key}={value}").value()
+                given = OmegaConf.masked_copy(given, [str(name) for name in named])
+            OmegaConf.update(merged, key, given)
     return merged
 
 

@@ -111,7 +111,8 @@ def describe(error: BaseException) -> str | None:
         group, name = missing.groups()
         return _unknown(f"{group} {name!r}", group_names(group))
     key = re.search(r"Could not override '([\w./@]+)'", text)
-    if key:
+    if key:  # of a mapping (task.decoding={a: 1}) it is one of the keys within that is not there
+        key = re.search(r"full_key: ([\w./@]+)", str(error.__cause__)) or key
         return _unknown_key(key[1])
     return text
 

@@ -57,7 +57,9 @@ class Predictor:
 
         from tasks.base import cast
 
-        with torch.inference_mode(), cast(self.task, self.precision):
+        # autocast keeps its casts of weights that may have gradients, outside of inference_mode
+        # alone; else it would cast them all anew at every step
+        with torch.no_grad(), cast(self.task, self.precision):
             yield
 
     @property
@@ -91,7 +93,7 @@ def load(
     task = build.task_of_checkpoint(checkpoint["unroll"])
     checkpoints.restore(task, checkpoint)
     accelerator = {"cuda": "gpu"}.get(place.type, place.type)
-    task.eval().requires_grad_(False).to(place)
+    task.eval().to(place)
     for other in ensemble:
         member = load(other, device=device, precision=precision).task
         _check_member(task, member, other)

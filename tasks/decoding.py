@@ -19,6 +19,8 @@ NAMES = tuple(field.name for field in fields(DecodingOptions))
 
 def configured(given: Mapping[str, Any] | None, **own: Any) -> DecodingOptions:
     """Options from `task.decoding`; `own` come from keys of the task. Errors name the key."""
+    if not isinstance(given or {}, Mapping):
+        raise ValueError(f"task.decoding is a mapping such as {{min_length: 3}}, got {given!r}")
     given = dict(given or {})
     for name in given:
         if name not in NAMES:

@@ -77,6 +77,12 @@ def test_an_unknown_name_is_told_with_what_exists(call: Call, override: str, sai
     assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
+def test_an_unknown_key_of_a_mapping_is_told_by_its_own_name(call: Call) -> None:
+    done = call("train.py", "task=translation", "task.decoding={min_lenght: 3}")
+    assert done.stderr.startswith("error: there is no key 'task.decoding.min_lenght' (did you mean")
+    assert "(did you mean min_length?)" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),

@@ -110,6 +110,27 @@ def test_a_key_of_the_config_is_named(composed: None, tmp_path: Any) -> None:
         made("translation", tmp_path, "task.decoding.block_ngrams=-1")
 
 
+def test_keys_may_be_given_as_a_mapping_and_the_others_stay(composed: None) -> None:
+    """Of the defaults in a new run, of the run's own where a checkpoint is tested."""
+    override = "task.decoding={min_length: 3, method: sample, top_k: 4}"
+    config = compose("config", ["task=translation", "paths.run_dir=x", override])
+    own = dict(config.task.decoding)
+    assert (own["min_length"], own["method"], own["top_k"]) == (3, "sample", 4)
+    assert configured(own) == configured({"min_length": 3, "method": "sample", "top_k": 4})
+    before = ["task=translation", "paths.run_dir=x", "task.decoding.block_ngrams=2"]
+    trained = build.plain(compose("config", before))
+    trained["task"]["decoding"].pop("patience")  # a run of before that key
+    tested = build.of_checkpoint(config, trained, ["task=translation", override])
+    expected = {**own, "block_ngrams": 2}
+    expected.pop("patience")
+    assert dict(tested.task.decoding) == expected
+
+
+def test_what_is_no_mapping_is_told(composed: None, tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match=r"task\.decoding is a mapping .*, got 3"):
+        made("translation", tmp_path, "task.decoding=3")
+
+
 def test_a_text_goes_on_alike_alone_and_in_company(write: Predictor) -> None:
     prompts = ["def main(", "", "import os", "x"]
     assert texts(write, prompts[:1], seed=2) == texts(write, prompts, seed=2)[:1]
