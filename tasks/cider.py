@@ -6,7 +6,7 @@ the variant CIDEr-D of its section 5.4: that is `cider`. Section 3's own is `cid
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tasks.captioning_metrics import ORDERS, Ngrams, ngrams, tokenized
 from tasks.metrics import check_corpus
@@ -36,8 +36,8 @@ def cider_by_picture(hypotheses: Sequence[str], references: Sequence[Sequence[st
 class CiderD:
     """CIDEr-D of tokenised captions; n-grams are as rare as in all these references."""
 
-    def __init__(self, references: Sequence[Sequence[list[str]]]) -> None:
-        self.rarity = _Rarity(references)
+    def __init__(self, references: Iterable[Sequence[list[str]]]) -> None:
+        self.rarity = _Rarity(list(references))
 
     def scores(
         self, hypotheses: Sequence[list[str]], references: Sequence[list[str]]

@@ -3,7 +3,7 @@
 An objective is called with the task and a batch, and gives the sum of the losses and their count.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +94,9 @@ class SelfCritical:
         """The rewards (B, K) of texts."""
         if self.rewards is None:
             self.rewards = training_rewards(task, self.metric, count_end=self.count_end)
-        texts = [[task.text(row) for row in several] for several in written.tokens]
-        ended = (written.tokens == task.eos_id).any(2)
+        tokens = written.tokens.cpu()
+        texts = [[task.text(row) for row in several] for several in tokens]
+        ended = (tokens == task.eos_id).any(2)
         return self.rewards(batch.index.tolist(), texts, ended).to(written.tokens.device)
 
 
@@ -119,17 +120,29 @@ def log_likelihood(
     return each.masked_fill(~there, 0.0).sum(1).view(-1, count)
 
 
+class TrainingReferences(Sequence[list[str]]):
+    """The references of each training example, in the form in which they are compared."""
+
+    def __init__(self, task: "Generation") -> None:
+        self.task, self.split = task, task.data.splits.get("train")
+        if self.split is None:
+            raise ValueError(
+                "a reward needs the references of every training example, which a stream does not "
+                "keep: set data.streaming=false"
+            )
+
+    def __len__(self) -> int:
+        return len(self.split.rows)
+
+    def __getitem__(self, example: Any) -> Any:
+        return self.task.comparable(self.task.data.example("train", example).references)
+
+
 def training_rewards(task: "Generation", metric: str, *, count_end: bool) -> Rewards:
     """Rewards against the references of the training examples."""
-    split = task.data.splits.get("train")
-    if split is None:
-        raise ValueError(
-            "a reward needs the references of every training example, which a stream does not "
-            "keep: set data.streaming=false"
-        )
-    examples = (task.data.example("train", i) for i in range(len(split.rows)))
-    references = [task.comparable(example.references) for example in examples]
-    return Rewards(metric, references, task.words(references), count_end=count_end)
+    references = TrainingReferences(task)
+    some = [references[example] for example in range(min(200, len(references)))]
+    return Rewards(metric, references, task.words(some), count_end=count_end)
 
 
 @contextmanager

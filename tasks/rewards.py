@@ -1,6 +1,6 @@
 """What a written text is worth: sentence scores against references, for training to raise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import sacrebleu
@@ -23,7 +23,7 @@ class SentenceBleu:
     no orders that the text is too short for).
     """
 
-    def __init__(self, references: Sequence[Sequence[Words]]) -> None:
+    def __init__(self, references: Iterable[Sequence[Words]]) -> None:
         # the words are known: they are not to be taken apart again
         self.metric = sacrebleu.BLEU(tokenize="none", effective_order=True, force=True)
 
@@ -35,7 +35,8 @@ class SentenceBleu:
         ]
 
 
-SCORERS: dict[str, Callable[[Sequence[Sequence[Words]]], Scorer]] = {
+# made with the references of every example, which are not read where they do not matter
+SCORERS: dict[str, Callable[[Iterable[Sequence[Words]]], Scorer]] = {
     "cider": CiderD,
     "bleu": SentenceBleu,
 }
@@ -58,17 +59,23 @@ class Rewards:
         count_end: bool = True,
     ) -> None:
         self.words, self.count_end = words, count_end
-        self.references = [[self._read(text) for text in several] for several in references]
-        self.scorer = SCORERS[metric](self.references)
+        self.references = references
+        self.known: dict[int, list[Words]] = {}  # the references that were read
+        self.scorer = SCORERS[metric](self._of(example) for example in range(len(references)))
 
     def __call__(
         self, index: Sequence[int], texts: Sequence[Sequence[str]], ended: Tensor
     ) -> Tensor:
         """K texts for each of B examples, and which of them ended (B, K) → scores (B, K)."""
         return torch.tensor([
-            self.scorer.scores(list(map(self._read, several, ends)), self.references[example])
+            self.scorer.scores(list(map(self._read, several, ends)), self._of(example))
             for example, several, ends in zip(index, texts, ended.tolist(), strict=True)
         ])  # fmt: skip
+
+    def _of(self, example: int) -> list[Words]:
+        if example not in self.known:
+            self.known[example] = [self._read(text) for text in self.references[example]]
+        return self.known[example]
 
     def _read(self, text: str, ended: bool = True) -> Words:
         return self.words(text) + [END] * (ended and self.count_end)
