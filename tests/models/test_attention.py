@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from models import attention as module
-from models.attention import SCORES, Attention
+from models import scores as module
+from models.attention import Attention
+from models.scores import SCORES
 
 B, T, S, Q, D, A = 3, 4, 5, 6, 6, 7
 LENGTHS = torch.tensor([5, 2, 0])

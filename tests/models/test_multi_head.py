@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from models.attention import SCORES, Attention
+from models.attention import Attention
 from models.cells.lstm import LSTM
 from models.decoder import AttentionDecoder
 from models.decoding.hypotheses import select
 from models.encoders.memory import KeyedMemory, Memory
 from models.multi_head import MultiHeadAttention
+from models.scores import SCORES
 from models.state import leaves
 
 B, T, S, Q, D, HEADS = 3, 4, 5, 8, 6, 3

@@ -1,13 +1,17 @@
 """Back-translation from end to end: a reverse model, its pairs, and a model that trains on them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
+import build
 import predict
 from data.text_codec import BOS
-from tests.tasks.conftest import Start
+from tests.tasks.conftest import CONFIGS, Start
 
 REVERSED = ["data.source_column=target", "data.target_column=source"]
 CHINESE = ["2011年3月3日星期四", "1999年5月3日星期一", "2004年10月12日星期二"]
@@ -54,3 +58,22 @@ def test_dates_have_two_columns(start: Start) -> None:
 def test_pairs_are_of_translators(start: Start) -> None:
     with pytest.raises(ValueError, match="--format pairs is for translation, not for captioning"):
         predict.pair_columns(start("captioning").task)
+
+
+def test_the_documented_commands_are_understood() -> None:
+    text = (CONFIGS.parent / "docs" / "options.md").read_text(encoding="utf-8")
+    commands = re.findall(
+        r"^python (train|predict)\.py (.*(?:my_pairs|REVERSE_RUN).*)$", text, re.M
+    )
+    assert [script for script, _ in commands] == ["train", "predict", "train"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for script, line in commands:
+            words = line.partition(" > ")[0].split()
+            if script == "predict":
+                options = predict.parser().parse_args(words)
+                assert (options.format, options.method) == ("pairs", "sample")
+                continue
+            config = compose("config", ["paths.run_dir=run", *words])
+            assert set(build.instantiate(config.data).columns()) == {"en", "zh"}
+            assert build.instantiate(config.data.extra).tag == ("synthetic.jsonl" in line)
