@@ -136,6 +136,9 @@ def test_mistakes_are_named(start: Any) -> None:
         task.loss(batch)
     task.objective = Adversarial()
     assert Noted(task, batch).losses[1] > 0
+    other = "{_target_: models.cells.gru.GRU, input_size: 1, hidden_size: 1}"
+    with pytest.raises(ValueError, match="objective=GRU is not for task=tagging"):
+        start("tagging", *TAGS, f"task.objective={other}")
     with pytest.raises(ValueError, match="epsilon is above 0, got 0"):
         Adversarial(epsilon=0.0)
     with pytest.raises(ValueError, match="iterations is above 0"):
