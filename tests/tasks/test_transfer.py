@@ -20,9 +20,10 @@ MODEL = [*SIZES, "tokenizer=whitespace"]
 CLASSIFIER = ["task=classification", "data=text_labels", "model.bidirectional=false", *MODEL]
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows for a language model and, with other words, for a classifier."""
+    tmp_path = tmp_path_factory.mktemp("transfer")
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "train.txt").write_text("the film was good\nthe film was bad\nold words\n" * 20)
@@ -204,8 +205,9 @@ def test_models_that_share_no_part_are_refused(start: Any) -> None:
 def test_other_classes_have_another_head(start: Any, texts: Path) -> None:
     read = saved(classifier(start, texts))
     rows = [f"the good play,{'yes' if i % 2 else 'no'}" for i in range(40)]
-    (texts / "mine.csv").write_text("text,label\n" + "\n".join(rows))
-    taken = begin_from(classifier(start, texts).task, read, where="RUN")
+    (texts / "other.csv").write_text("text,label\n" + "\n".join(rows))
+    other = classifier(start, texts, f"data.path={texts}/other.csv")
+    taken = begin_from(other.task, read, where="RUN")
     assert (taken.parts, taken.new) == (["inputs", "stack"], ["head"])
 
 

@@ -10,7 +10,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from tasks.unfreezing import Unfreeze
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TWO_LAYERS = ["cell=lstm", "model.num_layers=2", "scheduler=constant", "data.limit=32"]
+TWO_LAYERS = [
+    "cell=lstm", "model.num_layers=2", "scheduler=constant", "data.limit=32",
+    "trainer.limit_val_batches=0",
+]  # fmt: skip
 
 
 class Watch(Callback):
@@ -83,7 +86,8 @@ def test_what_the_model_itself_froze_stays_frozen(start: Any) -> None:
 
 def test_a_frozen_normalisation_keeps_its_statistics(start: Any) -> None:
     parts = "callbacks.unfreeze.parts=[encoder]"
-    run = start("captioning", "trainer.max_epochs=2", "data.limit=16", "callbacks=unfreeze", parts)
+    few = ["trainer.max_epochs=2", "data.limit=16", "trainer.limit_val_batches=0"]
+    run = start("captioning", *few, "callbacks=unfreeze", parts)
     seen = []
 
     class Statistics(Callback):
