@@ -31,7 +31,7 @@ RIVALS = {"unigram": 1, "trigram": 3}
 Ids = NDArray[np.int64]  # (N, L) pieces
 
 
-class Pieces(NamedTuple):
+class Samples(NamedTuple):
     """Pieces of one kind: what the judge learns from, and what it is tested on."""
 
     train: ArrayLike  # (N, L)
@@ -75,8 +75,8 @@ def since(pieces: Ids) -> Ids:
 
 
 def judge(
-    real: Pieces,
-    fake: Pieces,
+    real: Samples,
+    fake: Samples,
     *,
     reader: Reader,
     seed: int = 1,
@@ -155,7 +155,7 @@ def judge(
 
 
 def verdict(
-    written: Pieces, real: Pieces, training: ArrayLike, *, vocabulary_size: int, seed: int = 1
+    written: Samples, real: Samples, training: ArrayLike, *, vocabulary_size: int, seed: int = 1
 ) -> dict[str, Any]:
     """How well a judge tells real pieces from what a model wrote (`model`), and from samples of a
     `unigram` and a `trigram` model of the training text (N,), in the same number.
@@ -168,7 +168,7 @@ def verdict(
     found: dict[str, Any] = {"model": judge(real, written, reader=reader, seed=seed)}
     for name, order in RIVALS.items():
         random = np.random.default_rng((seed, order))
-        fake = Pieces(*(reader.models[order - 1].sample(*size, random) for size in sizes))
+        fake = Samples(*(reader.models[order - 1].sample(*size, random) for size in sizes))
         found[name] = judge(real, fake, reader=reader, seed=seed)
     tells = all(found[name] >= TELLS for name in RIVALS)
     return {**found, "means_something": tells, "pieces": 2 * sizes[1][0], "length": sizes[1][1]}
