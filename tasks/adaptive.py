@@ -41,17 +41,25 @@ class Evaluation:
     audit: bool = False
     audit_pieces: int = 200
     audit_length: int = 400
+    judge: bool = False
+    judge_pieces: int = 1000
+    judge_length: int = 100
 
     def __post_init__(self) -> None:
         ranges = {
             "cache_size": (1, 1e9), "cache_theta": (0, 1e9), "cache_lambda": (0, 1),
             "dynamic_rate": (0, 1e9), "dynamic_decay": (0, 1), "dynamic_batches": (1, 1e9),
             "audit_pieces": (2, 1e6), "audit_length": (4, 1e6),
+            "judge_pieces": (20, 1e6), "judge_length": (4, 1e6),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ValueError(f"task.evaluation.{name} is {least} to {most:g}, got {value}")
+        if self.judge and not self.audit:
+            raise ValueError(
+                "task.evaluation.judge=true is a part of the audit: set task.evaluation.audit=true"
+            )
 
     @property
     def beside(self) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks import judge_report
 from tasks.audit import audit_text
 from tasks.audit_code import audit_code
 from tasks.audit_music import Frames, audit_music
@@ -32,6 +33,8 @@ def check(task: "LanguageModel") -> None:
             "data.streaming=false"
         )
     held_out(task, count=task.evaluation.audit_pieces, length=task.evaluation.audit_length)
+    if task.evaluation.judge:
+        judge_report.check(task)
 
 
 def audit(task: "LanguageModel") -> dict[str, Any]:
@@ -46,7 +49,9 @@ def audit(task: "LanguageModel") -> dict[str, Any]:
         "seed": task.seed, "temperature": task.temperature, "top_k": task.top_k,
         "top_p": task.top_p,
     }  # fmt: skip
-    return {"settings": settings, **(_of_music if task.plays else _of_text)(task, found._asdict())}
+    figures = (_of_music if task.plays else _of_text)(task, found._asdict())
+    judged = {"judge": judge_report.judged(task)} if chosen.judge else {}
+    return {"settings": settings, **figures, **judged}
 
 
 def _of_text(task: "LanguageModel", found: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -85,7 +90,10 @@ def parts(codec: Any, ids: np.ndarray, size: int = PART) -> Iterator[np.ndarray]
 def table(found: Mapping[str, Any]) -> Table:
     """The figures of what was written beside those of real pieces."""
     written, real = (found[name] for name in SIDES)
-    return Table(["figure", *SIDES], [[name, written[name], real[name]] for name in written])
+    rows = [[name, written[name], real[name]] for name in written]
+    told = found.get("judge", {})
+    rows += [[f"told_{name}", told[name], None] for name in judge_report.TOLD if told]
+    return Table(["figure", *SIDES], rows)
 
 
 def leave(found: Mapping[str, Any], folder: Path) -> None:

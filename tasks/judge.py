@@ -29,9 +29,10 @@ LEAST = 20  # pieces of each kind, for training and for the test
 RIVALS = {"unigram": 1, "trigram": 3}
 
 Ids = NDArray[np.int64]  # (N, L) pieces
+Classes = dict[str, NDArray[np.float32]]  # features (N, L, F) of the pieces of each class
 
 
-class Pieces(NamedTuple):
+class Samples(NamedTuple):
     """Pieces of one kind: what the judge learns from, and what it is tested on."""
 
     train: ArrayLike  # (N, L)
@@ -75,8 +76,8 @@ def since(pieces: Ids) -> Ids:
 
 
 def judge(
-    real: Pieces,
-    fake: Pieces,
+    real: Samples,
+    fake: Samples,
     *,
     reader: Reader,
     seed: int = 1,
@@ -87,8 +88,8 @@ def judge(
     """Train a classifier to tell two kinds of pieces apart → its share of right answers in the
     test, where both are equally many: 0.5 says that it cannot.
 
-    All pieces have one length. Of the training pieces the last sixth says when to stop, so give
-    them, and those of the test, in the order of the text: none is then next to one of the others.
+    All pieces have one length, and the smaller side says how many are read. The last sixth of the
+    training pieces says when to stop: in the order of the text, these lie apart from the others.
     """
     train, test = _equally_many(real.train, fake.train), _equally_many(real.test, fake.test)
     if len({side.shape[1] for side in (*train, *test)}) > 1:
@@ -98,19 +99,38 @@ def judge(
     mean, spread = (f(np.concatenate(read[:2]), axis=(0, 1)) for f in (np.mean, np.std))
     read = [(side - mean) / np.maximum(spread, 1e-6) for side in read]
     kept = len(train[0]) - len(train[0]) // 6
-    learnt = {"real": read[0][:kept], "generated": read[1][:kept]}
-    stops = {"real": read[0][kept:], "generated": read[1][kept:]}
+    learnt, told = (
+        {"real": read[0][part], "generated": read[1][part]}
+        for part in (slice(kept), slice(kept, None))
+    )
     asked = {"real": read[2], "generated": read[3]}
+    return _accuracy(
+        learnt, told, asked, seed=seed, hidden_size=hidden_size, max_epochs=max_epochs,
+        patience=patience,
+    )  # fmt: skip
+
+
+def _accuracy(
+    learnt: Classes,
+    told: Classes,
+    asked: Classes,
+    *,
+    seed: int,
+    hidden_size: int,
+    max_epochs: int,
+    patience: int,
+) -> float:
+    """Train on some features of both classes, stop when the loss on others says so, and answer."""
     with ExitStack() as stack:
         # this may run within the test of another task, whose randomness stays as it was
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         folder = stack.enter_context(TemporaryDirectory())
         torch.manual_seed(seed)
         data, exam = (
             Sequences({"train": learnt, "validation": part}, batch_size=32, seed=seed)
-            for part in (stops, asked)
+            for part in (told, asked)
         )
         task = Classification(
             spec=data.spec,
@@ -155,7 +175,7 @@ def judge(
 
 
 def verdict(
-    written: Pieces, real: Pieces, training: ArrayLike, *, vocabulary_size: int, seed: int = 1
+    written: Samples, real: Samples, training: ArrayLike, *, vocabulary_size: int, seed: int = 1
 ) -> dict[str, Any]:
     """How well a judge tells real pieces from what a model wrote (`model`), and from samples of a
     `unigram` and a `trigram` model of the training text (N,), in the same number.
@@ -168,7 +188,7 @@ def verdict(
     found: dict[str, Any] = {"model": judge(real, written, reader=reader, seed=seed)}
     for name, order in RIVALS.items():
         random = np.random.default_rng((seed, order))
-        fake = Pieces(*(reader.models[order - 1].sample(*size, random) for size in sizes))
+        fake = Samples(*(reader.models[order - 1].sample(*size, random) for size in sizes))
         found[name] = judge(real, fake, reader=reader, seed=seed)
     tells = all(found[name] >= TELLS for name in RIVALS)
     return {**found, "means_something": tells, "pieces": 2 * sizes[1][0], "length": sizes[1][1]}
