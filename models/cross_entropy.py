@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a target of this counts for nothing
 CACHED = 2**20  # logits in work at a time on a processor: 4 MB in float32
-HELD = 2**27  # gradients of logits held at a time
+HELD = 2**25  # gradients of logits held at a time on a processor: 134 MB in float32
+HELD_ON_GPU = 2**27
 
 
 def linear_cross_entropy(
@@ -64,8 +65,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         wide = torch.promote_types(rows.dtype, torch.float32)  # of the softmax and of all sums
         needed = ctx.needs_input_grad[:3]
         vocabulary = weight.size(0)
-        small = max(1, (CACHED if device == "cpu" else HELD) // vocabulary)
-        large = max(small, HELD // vocabulary)
+        small, large = rows_at_a_time(device, vocabulary)
         with torch.autocast(device, enabled=False):
             matrix = weight.to(narrow)
             offset = None if bias is None else bias.to(narrow)
@@ -93,8 +93,8 @@ class LinearCrossEntropy(torch.autograd.Function):
                 if d_rows is not None:
                     d_rows[start : start + large] = slopes @ matrix
                 if needed[1]:
-                    share = (slopes.t() @ block).to(weight.dtype)
-                    d_weight = share if d_weight is None else d_weight.add_(share)
+                    share = slopes.t() @ block
+                    d_weight = share.to(weight.dtype) if d_weight is None else d_weight.add_(share)
             if needed[1] and d_weight is None:
                 d_weight = torch.zeros_like(weight)
         d_bias = None if bias is None or d_bias is None else d_bias.to(bias.dtype)
@@ -105,6 +105,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if slope is None else slope * grad for slope in ctx.saved_tensors), None, None
+
+
+def rows_at_a_time(device: str, vocabulary: int) -> tuple[int, int]:
+    """Of how many rows logits are in work, and gradients of logits are held, at a time."""
+    if device != "cpu":
+        return (max(1, HELD_ON_GPU // vocabulary),) * 2
+    small = max(1, CACHED // vocabulary)
+    return small, max(small, HELD // vocabulary)
 
 
 def _nats_and_slopes(

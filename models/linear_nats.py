@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models import cross_entropy
-from models.cross_entropy import IGNORED
+from models.cross_entropy import IGNORED, rows_at_a_time
 
 
 def linear_nats(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class LinearNats(torch.autograd.Function):
         ids = targets.masked_fill(~counts, 0)[:, None]
         normaliser = torch.empty(len(rows), dtype=wide, device=rows.device)
         chosen = torch.empty_like(normaliser)
-        small, _ = _sizes(device, weight.size(0))
+        small, _ = rows_at_a_time(device, weight.size(0))
         with torch.autocast(device, enabled=False):
             matrix, offset = _narrow(weight, bias, ctx.narrow)
             for start in range(0, len(rows), small):
@@ -64,7 +63,7 @@ class LinearNats(torch.autograd.Function):
         rows, weight, bias, ids, counts, normaliser = ctx.saved_tensors
         device, needed = rows.device.type, ctx.needs_input_grad[:3]
         grad = grad.masked_fill(~counts, 0.0)[:, None]
-        small, large = _sizes(device, weight.size(0))
+        small, large = rows_at_a_time(device, weight.size(0))
         d_rows = torch.empty_like(rows) if needed[0] else None
         d_weight = torch.zeros_like(weight) if needed[1] else None
         d_bias = torch.zeros_like(bias, dtype=normaliser.dtype) if needed[2] else None
@@ -74,10 +73,8 @@ class LinearNats(torch.autograd.Function):
                 block = rows[start : start + large].to(ctx.narrow)
                 slopes = block.new_empty(len(block), weight.size(0))
                 for place in range(0, len(block), small):
-                    inside, part = (
-                        slice(at, min(at + small, end))
-                        for at, end in ((place, len(block)), (start + place, len(rows)))
-                    )
+                    end = min(place + small, len(block))
+                    inside, part = slice(place, end), slice(start + place, start + end)
                     logits = F.linear(block[inside], matrix, offset).to(normaliser.dtype)
                     chances = logits.sub_(normaliser[part, None]).exp_()
                     chances.scatter_add_(1, ids[part], -torch.ones_like(grad[part]))
@@ -88,14 +85,8 @@ class LinearNats(torch.autograd.Function):
                 if d_rows is not None:
                     d_rows[start : start + large] = slopes @ matrix
                 if d_weight is not None:
-                    d_weight += (slopes.t() @ block).to(weight.dtype)
+                    d_weight += slopes.t() @ block
         return d_rows, d_weight, None if d_bias is None else d_bias.to(bias.dtype), None
-
-
-def _sizes(device: str, vocabulary: int) -> tuple[int, int]:
-    """Rows whose logits, and rows whose gradients of logits, are held at a time."""
-    small = cross_entropy.CACHED if device == "cpu" else cross_entropy.HELD
-    return max(1, small // vocabulary), max(1, max(small, cross_entropy.HELD) // vocabulary)
 
 
 def _narrow(weight: Tensor, bias: Tensor | None, to: torch.dtype) -> tuple[Tensor, Tensor | None]:
