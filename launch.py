@@ -101,6 +101,10 @@ def describe(error: BaseException) -> str | None:
     """A user's mistake in one message; None for what is not the user's."""
     if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
         return str(error)
+    if isinstance(error, OSError) and "could not be written" in str(error):  # of a checkpoint
+        return str(error)
+    if isinstance(error, RuntimeError) and "memory" in str(error):  # see tasks/finite.py
+        return str(error).splitlines()[0]
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     if not str(error) and error.__cause__ is not None:
