@@ -29,12 +29,16 @@ ALLOWED = (
     "lightning.pytorch.callbacks.", "lightning.pytorch.strategies.", "lightning.pytorch.loggers.",
 )  # fmt: skip
 
+MADE_IN = ("models.", "tasks.", "data.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
+
 
 def check_targets(node: Any, where: str = "") -> None:
-    """Refuse a `_target_` outside `ALLOWED`. ValueError names the key and the target."""
+    """Refuse a `_target_` outside `ALLOWED`, and text that OmegaConf would still fill in (from the
+    environment, say). ValueError names the key and the value.
+    """
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
+        if target is not None and not _is_allowed(str(target)):
             raise ValueError(
                 f"{where or 'the config'} names {target!r}: only {', '.join(ALLOWED)} are built"
             )
@@ -43,6 +47,21 @@ def check_targets(node: Any, where: str = "") -> None:
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
             check_targets(value, f"{where}[{i}]")
+    elif isinstance(node, str) and "${" in node:
+        raise ValueError(f"{where} holds {node!r}: nothing is filled in here")
+
+
+@cache
+def _is_allowed(target: str) -> bool:
+    """Whether it is named and also made in an allowed place: many modules import os."""
+    if not target.startswith(ALLOWED):
+        return False
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception:  # named when it is built, with what is wrong about it
+        return True
+    made_in = f"{getattr(found, '__module__', '')}."
+    return made_in.startswith(MADE_IN) and callable(found)
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -197,8 +216,11 @@ def _sizes(node: Mapping[str, Any], name: str, where: str = "model") -> dict[str
 
 def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     """The task that a checkpoint describes, without its weights and without the data."""
-    spec = DataSpec.from_plain(record["spec"])
-    return task(record["config"], spec, codec(record), record["fingerprint"])
+    try:
+        spec = DataSpec.from_plain(record["spec"])
+        return task(record["config"], spec, codec(record), record["fingerprint"])
+    except (TypeError, KeyError, AttributeError) as error:  # not what any training wrote
+        raise ValueError(f"the checkpoint describes no model that can be built: {error}") from error
 
 
 def device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ import mido
 LOWEST, HIGHEST = 21, 108  # the piano's keys, as MIDI numbers
 _PERCUSSION = 9  # on this channel a note number is a drum
 _TICKS_PER_BEAT = 480
+MOST_FRAMES = 1_000_000  # of a piece: days of music, at sixteenth notes
 
 
 def write_midi(
@@ -48,7 +49,8 @@ def read_midi(path: str | Path, *, frame_beats: float = 0.25) -> list[list[int]]
     """A file → the sorted MIDI numbers that sound in each frame, all tracks together.
 
     Notes begin and end on the nearest frame and sound for one at least. Drums and notes that a
-    piano does not have are left out. ValueError where the file is no MIDI file with beats.
+    piano does not have are left out. ValueError where the file is no MIDI file with beats, or has
+    more than `MOST_FRAMES` frames.
     """
     try:
         file = mido.MidiFile(path)
@@ -64,6 +66,11 @@ def read_midi(path: str | Path, *, frame_beats: float = 0.25) -> list[list[int]]
         for note, begin, end in _notes(track):
             first = round(begin / ticks)
             last = max(first + 1, round(end / ticks))
+            if last > MOST_FRAMES:
+                raise ValueError(
+                    f"{path} is a piece of {last:,} frames or more: one of at most {MOST_FRAMES:,} "
+                    "can be read; its times are damaged, or it needs larger frames"
+                )
             frames += [set() for _ in range(last - len(frames))]
             for frame in frames[first:last]:
                 frame.add(note)

@@ -8,6 +8,11 @@ import numpy as np
 from datasets import Image as ImageFeature
 from PIL import Image, ImageOps
 
+# the last of a picture of so many pixels that it is there to fill the memory
+UNREADABLE = (
+    OSError, TypeError, KeyError, ValueError, AttributeError, Image.DecompressionBombError
+)  # fmt: skip
+
 
 def grey(picture: Any, size: tuple[int, ...] | None, what: str) -> np.ndarray:
     """A picture → bytes (H, W); `size`: height and width, None: its own."""
@@ -48,7 +53,7 @@ def _open(picture: Any, mode: str, size: tuple[int, int] | None, what: str) -> I
             picture.draft(mode, size[::-1])  # a big JPEG is decoded at a fraction of its size
         return ImageOps.exif_transpose(picture).convert(mode)
     # Pillow raises a SyntaxError for some broken PNG files
-    except (OSError, TypeError, KeyError, ValueError, AttributeError, SyntaxError) as error:
+    except (*UNREADABLE, SyntaxError) as error:
         raise ValueError(f"{what} is not a picture that can be read: {error}") from error
 
 

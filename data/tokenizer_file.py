@@ -9,6 +9,8 @@ from tokenizers import Tokenizer
 
 from data.specials import SPECIALS
 
+MOST_BYTES = 256 * 1024**2  # ten times what the largest vocabularies in use need
+
 # what others call our special symbols, the likeliest name first
 _NAMES = {
     "<pad>": ("<pad>", "[PAD]", "<PAD>", "<|pad|>", "<|padding|>", "<blank>"),
@@ -29,6 +31,11 @@ def load_tokenizer(path: str) -> Tokenizer:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"tokenizer.file={path} does not exist: give a tokenizer.json")
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(
+            f"tokenizer.file={path} has {file.stat().st_size:,} bytes: no vocabulary of at most "
+            f"{MOST_BYTES:,} is in it"
+        )
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         # what is cut, filled up and put around a text is the data's matter here
