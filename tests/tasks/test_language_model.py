@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.batches import StreamBatch
+from tasks.base import PredictOptions
 from tasks.language_model import LanguageModel
 
 
@@ -56,6 +57,32 @@ def test_penalties_enter_the_training_loss_alone(start: Any) -> None:
     extra = 2 * hidden.square().mean() + (outputs[:, 1:] - outputs[:, :-1]).square().mean()
     assert trained[1] - trained[0] == pytest.approx(extra.item(), rel=1e-4)
     assert evaluated[0] == evaluated[1]
+
+
+EVERYTHING = [
+    "cell=lstm", "recurrent.weight_drop=0.3", "task.activation_regularisation=2",
+    "task.temporal_activation_regularisation=1", "callbacks=ntasgd",
+    "callbacks.average.patience=0", "data.steps_deviation=3", "model.tie_weights=true",
+    "model.embedding_size=16", "model.num_layers=2", "model.last_hidden_size=24",
+    "model.word_dropout=0.1", "task.evaluation.cache=true", "task.evaluation.dynamic=true",
+    "task.evaluation.dynamic_batches=2", "task.evaluation.temperature=true", "precision=bf16",
+    "trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.limit_test_batches=2",
+    "trainer.limit_val_batches=1",
+]  # fmt: skip
+HEADS = {
+    "mixture": ["model.head.components=2", "model.head.latent_dropout=0.2"],
+    "adaptive": ["model.head.cutoffs=[20,50]"],
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_all_methods_at_once_train_test_and_write(head: str, start: Any) -> None:
+    run = start("language_model", f"model/head={head}", *HEADS[head], *EVERYTHING).fit()
+    measured = run.test()
+    for name in ("perplexity", "perplexity_cache", "perplexity_dynamic", "perplexity_temperature"):
+        assert 1 < measured[f"test/{name}"] < 1e4
+    first, second = (run.task.predict(["def "], PredictOptions(max_length=9)) for _ in range(2))
+    assert first == second and first[0]["text"].startswith("def ")
 
 
 def first_batch(run: Any) -> StreamBatch:
