@@ -42,7 +42,7 @@ class Pointer(Generated):
     one of the target's vocabulary that stands for it, None: one vocabulary. A word that neither
     vocabulary has is <unk> on both sides, and is copied as such.
 
-    The whole distribution is mixed, so that label smoothing is over what is said in the end.
+    Label smoothing is over what is said in the end, not over what the head says.
     """
 
     copies: Tensor | None
@@ -58,17 +58,11 @@ class Pointer(Generated):
         return CopyMemory(*memory[:3], keys_of(memory), symbols)
 
     def log_probs(self, head: SoftmaxHead, output: DecoderOutput, memory: AnyMemory) -> Tensor:
-        assert isinstance(memory, CopyMemory), "a memory of `encode` has the source's symbols"
-        hidden, attention = output
-        symbols = memory.symbols if attention.dim() == 2 else memory.symbols[:, None]
-        gate = full(self.generate(hidden))
-        generated = F.logsigmoid(gate) + head.log_probs(hidden)
-        copied = torch.zeros_like(generated).scatter_add(
-            -1, symbols.expand_as(attention), attention.to(generated.dtype)
-        )
-        # not 0: its logarithm has no gradient
-        copied = copied.clamp(min=torch.finfo(copied.dtype).tiny).log() + F.logsigmoid(-gate)
-        return torch.logaddexp(generated, copied)
+        gate, attention = full(self.generate(output.hidden)), full(output.attention)
+        symbols = self._symbols(output, memory)
+        generated = head.log_probs(output.hidden)
+        copied = torch.zeros_like(generated).scatter_add(-1, symbols, attention.to(generated.dtype))
+        return _mixed(gate, generated, copied)
 
     def loss(
         self,
@@ -78,8 +72,37 @@ class Pointer(Generated):
         targets: Tensor,
         mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        log_probs = self.log_probs(head, output, memory)
-        nats = -log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        """That of `log_probs`, without mixing what nobody asks for: only the targets' part of it,
+        and with label smoothing that of the source's symbols, in which its mean differs.
+        """
+        gate, attention = full(self.generate(output.hidden)), full(output.attention)
+        logits = full(head(output.hidden))
+        total = logits.logsumexp(-1, keepdim=True)
+        right, symbols = targets.unsqueeze(-1), self._symbols(output, memory)
+        copied = (attention * (symbols == right)).sum(-1, keepdim=True)
+        nats = -_mixed(gate, logits.gather(-1, right) - total, copied)
         if self.training and head.label_smoothing:
-            nats = torch.lerp(nats, -log_probs.mean(-1), head.label_smoothing)
-        return nats.masked_fill(~mask, 0.0).sum(), mask.sum(dtype=torch.float32)
+            same = symbols[:, 0, :, None] == symbols[:, 0, None]  # (B, S, S)
+            generated = logits.gather(-1, symbols) - total
+            mixed = _mixed(gate, generated, attention @ same.to(attention.dtype))
+            # a symbol that stands at several places is one of the vocabulary's symbols
+            more = (mixed - F.logsigmoid(gate) - generated) / same.sum(-1)[:, None]
+            mean = F.logsigmoid(gate) + logits.mean(-1, keepdim=True) - total
+            mean = mean + more.sum(-1, keepdim=True) / logits.size(-1)
+            nats = torch.lerp(nats, -mean, head.label_smoothing)
+        nats = nats.squeeze(-1).masked_fill(~mask, 0.0)
+        return nats.sum(), mask.sum(dtype=torch.float32)
+
+    def _symbols(self, output: DecoderOutput, memory: AnyMemory) -> Tensor:
+        """What stands at each place, for each step: as the attention."""
+        assert isinstance(memory, CopyMemory), "a memory of `encode` has the source's symbols"
+        single = output.attention.dim() == 2
+        symbols = memory.symbols if single else memory.symbols[:, None]
+        return symbols.expand_as(output.attention)
+
+
+def _mixed(gate: Tensor, generated: Tensor, copied: Tensor) -> Tensor:
+    """Log-odds of generating, log-probabilities from the head, probabilities from the source."""
+    # not 0: its logarithm has no gradient
+    copied = copied.clamp(min=torch.finfo(copied.dtype).tiny).log()
+    return torch.logaddexp(F.logsigmoid(gate) + generated, F.logsigmoid(-gate) + copied)

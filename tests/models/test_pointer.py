@@ -74,8 +74,14 @@ def test_the_loss_is_of_the_mixture_and_so_is_label_smoothing() -> None:
         wanted = torch.full_like(log_probs, smoothing / V)
         wanted.scatter_add_(2, right[..., None], torch.full_like(wanted[..., :1], 1 - smoothing))
         loss, count = model.loss(output, memory, right, mask)
-        torch.testing.assert_close(loss, -(wanted * log_probs).sum(-1)[mask].sum())
+        plain = -(wanted * log_probs).sum(-1)[mask].sum()
+        torch.testing.assert_close(loss, plain)
         assert count == 6
+        learnt = list(model.parameters())
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, learnt, retain_graph=True, allow_unused=True),
+            torch.autograd.grad(plain, learnt, retain_graph=True, allow_unused=True),
+        )
         loss.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
         assert model.output.generate.weight.grad.any()
