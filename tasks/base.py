@@ -336,6 +336,15 @@ class Task(LightningModule):
         checkpoint["unroll"] = {"format": FORMAT, **self.record}
 
 
+def check_objective(objective: Any, task: str) -> None:
+    """ValueError where what is to be trained belongs to other tasks than the one of this name."""
+    if objective is not None and task not in objective.tasks:
+        raise ValueError(
+            f"objective={type(objective).__name__} is not for task={task}, but for "
+            f"{' and '.join(objective.tasks)}: leave it out, or objective=default"
+        )
+
+
 def cast(module: nn.Module, precision: str) -> Any:
     """The autocast context in which a task outside a trainer predicts as it was trained."""
     device = next(module.parameters()).device.type

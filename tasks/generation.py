@@ -17,7 +17,7 @@ from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from models.state import State
 from tasks import exposure, pictures
-from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks.base import SPLIT_OF, PredictOptions, Table, Task, check_objective
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
 from tasks.forcing import Forcing
 from tasks.metrics import gather
@@ -91,6 +91,7 @@ class Generation(Task):
             shared_vocabulary=spec.shared_vocabulary,
             copies=_copies(codec),
         )
+        check_objective(objective, self.name)
         if not encoder_rate > 0.0:
             raise ValueError(
                 f"task.encoder_rate is a share above 0, got {encoder_rate}; to leave a backbone as "

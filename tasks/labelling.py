@@ -14,7 +14,7 @@ from data.spec import DataSpec
 from models.classifier import Classifier
 from models.tagger import Tagger
 from tasks import pictures
-from tasks.base import SPLIT_OF, Table, Task
+from tasks.base import SPLIT_OF, Table, Task, check_objective
 from tasks.calibration import Calibration, calibration_error, reliability
 from tasks.class_table import class_table, write_classes
 from tasks.class_weights import class_weights as weights_of_classes
@@ -51,8 +51,7 @@ class Labelling(Task):
         self.check(spec)
         vocabulary = spec.input_vocabulary
         self.vectors = vectors
-        if objective is not None and self.name not in getattr(objective, "tasks", ()):
-            raise ValueError(f"objective={type(objective).__name__} is not for task={self.name}")
+        check_objective(objective, self.name)
         self.objective: Objective = Labelling.likelihood if objective is None else objective
         self.model = model(
             vocabulary_size=vocabulary.size if vocabulary else None,

@@ -208,6 +208,8 @@ def test_settings_that_cannot_be_met_are_refused(start: Any) -> None:
             SelfCritical(**options)
     with pytest.raises(ValueError, match="is not for task=classification"):
         start("classification", "objective=self_critical")
+    with pytest.raises(ValueError, match="is not for task=captioning, but for classification"):
+        start("captioning", "objective=adversarial")
     run = start("captioning")
     with pytest.raises(ValueError, match="init=RUN"):
         build.of_checkpoint(
