@@ -338,10 +338,11 @@ class Task(LightningModule):
 
 def check_objective(objective: Any, task: str) -> None:
     """ValueError where what is to be trained belongs to other tasks than the one of this name."""
-    if objective is not None and task not in objective.tasks:
+    own = getattr(objective, "tasks", ())
+    if objective is not None and task not in own:
         raise ValueError(
             f"objective={type(objective).__name__} is not for task={task}, but for "
-            f"{' and '.join(objective.tasks)}: leave it out, or objective=default"
+            f"{' and '.join(own) or 'none'}: leave it out, or objective=default"
         )
 
 
