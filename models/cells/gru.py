@@ -44,7 +44,9 @@ class GRU(FusedLayer):
     def _call(
         self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        if data.device.type != "cpu" or batch_sizes is not None or not torch.is_grad_enabled():
+        # also in evaluation: nn.GRU under autocast would round the state to bf16 at every step, and
+        # a memory of hundreds of steps, trained without that, would not last
+        if data.device.type != "cpu" or batch_sizes is not None:
             return super()._call(data, batch_sizes, before, weights)
         forth, last = gru_steps(data, before[0][0], weights[:4])
         if len(weights) == 4:

@@ -334,6 +334,19 @@ def test_bf16_autocast_stays_near_fp32_and_keeps_the_states_dtype(name: str) -> 
 
 
 @every_cell
+def test_under_bf16_it_remembers_in_evaluation_as_it_was_trained(name: str) -> None:
+    """A kernel that rounds the state at every step may only run where training runs it too."""
+    layer = build(name, dtype=torch.float32, size=16)
+    inputs = sequence(2, 300, D, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained, state = layer.train()(inputs)
+        with torch.no_grad():
+            evaluated, again = layer.eval()(inputs)
+    torch.testing.assert_close(evaluated, trained.detach(), atol=1e-5, rtol=1e-5)
+    assert_states_close(again, map_state(Tensor.detach, state), atol=1e-5, rtol=1e-5)
+
+
+@every_cell
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
 def test_both_ways_equals_reversing_by_hand(name: str, lengths: Tensor | None) -> None:
     found = []
