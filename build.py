@@ -18,9 +18,11 @@ from data.base import DataModule
 from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from data.streaming import NO_END
+from tasks import checkpoint as checkpoints
 from tasks.base import Task
 from tasks.checkpoint_files import CheckpointFiles
 from tasks.console import say
+from tasks.distillation import Distillation
 
 # A config may come from somebody else's checkpoint, so what it can name is a short list:
 # this project's packages and the parts of libraries that build networks and optimisers.
@@ -199,6 +201,17 @@ def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     """The task that a checkpoint describes, without its weights and without the data."""
     spec = DataSpec.from_plain(record["spec"])
     return task(record["config"], spec, codec(record), record["fingerprint"])
+
+
+def bring_teacher(task: Task) -> None:
+    """Open the trained run that a task's objective learns from, where it learns from one."""
+    objective = task.objective
+    if not isinstance(objective, Distillation):
+        return
+    checkpoint = checkpoints.read(objective.place())
+    teacher = task_of_checkpoint(checkpoint["unroll"])
+    checkpoints.restore(teacher, checkpoint)
+    objective.learn_from(teacher, task)
 
 
 def device(name: str) -> torch.device:

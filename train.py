@@ -88,6 +88,8 @@ def run(config: DictConfig) -> float | None:
         checkpoints.restore(task, checkpoint)
     else:
         task.initialise()
+    if config.fit:
+        build.bring_teacher(task)
     if beginning is not None and earlier is None:
         say(f"init: {begin_from(task, beginning, where=config.init)}")
     trainer = build.trainer(config)

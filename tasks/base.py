@@ -107,6 +107,7 @@ class Task(LightningModule):
 
     name: ClassVar[str]
     starts_from_nothing: ClassVar[bool] = False  # whether it predicts without any input
+    objective: Any  # what is trained: called with the task and a batch → sum of losses, count
 
     def __init__(
         self,
@@ -167,6 +168,11 @@ class Task(LightningModule):
     @abstractmethod
     def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
         """Answers to raw inputs, in their order, as plain data."""
+
+    def check_objective(self, objective: Any) -> None:
+        """ValueError where it is not for this task; None always is."""
+        if objective is not None and self.name not in getattr(objective, "tasks", ()):
+            raise ValueError(f"objective={type(objective).__name__} is not for task={self.name}")
 
     def begin_evaluation(self, split: str) -> None:
         """Forget what the last evaluation counted."""

@@ -5,7 +5,7 @@ An objective is called with the task and a batch, and gives the sum of the losse
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class SelfCritical:
     before `start_epoch`. `cross_entropy` is the weight of the nats of the right text beside it
     (Paulus et al. 2018, arXiv 1705.04304).
     """
+
+    tasks: ClassVar = ("captioning", "translation")
 
     def __init__(
         self,
