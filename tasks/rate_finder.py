@@ -77,8 +77,8 @@ class RateFinder(callbacks.Callback):
 
 
 def suggestion(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which the loss falls most steeply as the rate's logarithm grows, before its least
-    one; None where it never falls."""
+    """The rate at which the loss falls most steeply as the rate's logarithm grows, and a tenth of
+    that of the least loss at most, behind which training soon breaks; None where it never falls."""
     kept = [loss if math.isfinite(loss) else math.inf for loss in losses]
     end = min(range(len(kept)), key=kept.__getitem__) + 1 if kept else 0
     if end < 2:
@@ -86,7 +86,7 @@ def suggestion(rates: list[float], losses: list[float]) -> float | None:
     logs = torch.tensor(rates[:end], dtype=torch.float64).log()
     (slopes,) = torch.gradient(torch.tensor(kept[:end], dtype=torch.float64), spacing=(logs,))
     steepest = int(slopes.argmin())
-    return rates[steepest] if slopes[steepest] < 0 else None
+    return min(rates[steepest], rates[end - 1] / 10) if slopes[steepest] < 0 else None
 
 
 def draw(rates: list[float], losses: list[float], found: float | None, path: Path) -> None:
@@ -98,6 +98,8 @@ def draw(rates: list[float], losses: list[float], found: float | None, path: Pat
             ax.axvline(found, color="C1", label=f"{found:.2g}")
             ax.legend(frameon=False)
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")  # the style prints TeX as it is
+        ax.minorticks_off()
         ax.set_xlabel("learning rate")
         ax.set_ylabel("training loss, smoothed")
         ax.grid(alpha=0.3)

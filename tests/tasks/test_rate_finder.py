@@ -28,7 +28,9 @@ def test_it_suggests_where_the_loss_falls_most_steeply() -> None:
     rates = [10.0**n for n in range(-6, 1)]
     assert suggestion(rates, [5.0, 4.9, 4.5, 3.0, 2.5, 2.6, 9.0]) == pytest.approx(1e-3, rel=1e-9)
     # a fall after the loss has gone astray is none
-    assert suggestion(rates, [5.0, 4.9, 4.8, 6.0, 9.0, 5.5, float("nan")]) in rates[:3]
+    assert suggestion(rates, [5.0, 4.9, 4.8, 6.0, 9.0, 4.9, float("nan")]) == pytest.approx(1e-5)
+    # nor is it the last rate before that
+    assert suggestion(rates, [5.0, 5.0, 5.0, 4.9, 1.0, 6.0, 9.0]) == pytest.approx(1e-3)
     assert suggestion(rates, [1.0, 1.1, 1.2, 2.0, 3.0, 4.0, 5.0]) is None
     assert suggestion([], []) is None
 
