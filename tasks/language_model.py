@@ -182,13 +182,19 @@ class LanguageModel(Task):
         inputs, targets = moved
         return batch._replace(inputs=inputs, targets=targets)
 
+    def readers(self) -> "list[LanguageModel]":
+        """Those that carry a state along the streams of training: this one, and a teacher."""
+        teacher = getattr(self.objective, "opened", None)
+        return [self] if teacher is None else [self, teacher]
+
     def on_train_epoch_start(self) -> None:
         self.carried.pop("train", None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self._trainer is not None and "train" in self.carried:
-            checkpoint["carried"] = streams.gathered(self.carried["train"], self.trainer)
+            state = tuple(one.carried["train"] for one in self.readers())
+            checkpoint["carried"] = streams.gathered(state, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.saved = checkpoint.get("carried")
@@ -197,9 +203,15 @@ class LanguageModel(Task):
         super().on_train_start()
         saved, self.saved = self.saved, None
         if saved is not None:
-            own = streams.share(saved, self.model.initial_state, self.trainer, self.device)
-            if own is not None:
-                self.carried["train"] = own
+            readers = self.readers()
+
+            def initial(rows: int) -> State:
+                return tuple(one.model.initial_state(rows) for one in readers)
+
+            shares = streams.share(saved, initial, self.trainer, self.device)
+            if shares is not None:
+                for one, own in zip(readers, shares, strict=True):
+                    one.carried["train"] = own
 
     def begin_evaluation(self, split: str) -> None:
         self.carried.pop(split, None)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 import build
 from models.state import leaves
@@ -126,6 +127,28 @@ def test_of_a_text_the_teacher_reads_on_where_it_stopped(start: Any) -> None:
     torch.testing.assert_close(found, teacher.model.head.log_probs(outputs))
     sizes = [leaves(one.carried["train"])[0].size(-1) for one in (task, teacher)]
     assert sizes == [12, 32]
+
+
+def test_a_text_that_is_gone_on_with_is_taught_as_if_it_had_not_stopped(
+    start: Any, tmp_path: Path
+) -> None:
+    keys = ["data.train_size=3000", "trainer.max_steps=5", "callbacks=default"]
+
+    def student() -> Any:
+        run = start("language_model", *keys, "trainer.limit_val_batches=0", "model.hidden_size=12")
+        run.task.objective = Distillation(teacher="T")
+        run.task.objective.learn_from(start("language_model", *keys, "seed=5").task, run.task)
+        return run
+
+    whole, resumed = student(), student()
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+    whole.trainer.callbacks.append(keep)
+    whole.fit()
+    (saved,) = tmp_path.glob("*3.ckpt")
+    resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved, weights_only=True)
+    assert resumed.trainer.global_step == 5
+    for one, other in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_weight_of_nothing_is_plain_training(start: Any) -> None:
