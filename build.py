@@ -18,9 +18,11 @@ from data.base import DataModule
 from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from data.streaming import NO_END
+from tasks import checkpoint as checkpoints
 from tasks.base import Task
 from tasks.checkpoint_files import CheckpointFiles
 from tasks.console import say
+from tasks.distillation import Distillation
 
 # A config may come from somebody else's checkpoint, so what it can name is a short list:
 # this project's packages and the parts of libraries that build networks and optimisers.
@@ -223,6 +225,17 @@ def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
         raise ValueError(f"the checkpoint describes no model that can be built: {error}") from error
 
 
+def bring_teacher(task: Task) -> None:
+    """Open the trained run that a task's objective learns from, where it learns from one."""
+    objective = task.objective
+    if not isinstance(objective, Distillation):
+        return
+    checkpoint = checkpoints.read(objective.place())
+    teacher = task_of_checkpoint(checkpoint["unroll"])
+    checkpoints.restore(teacher, checkpoint)
+    objective.learn_from(teacher, task)
+
+
 def device(name: str) -> torch.device:
     """`auto` is a GPU where there is one. ValueError where the machine lacks what is asked for."""
     if name == "auto":
@@ -313,6 +326,30 @@ def _check_tokenizer(config: Any, stored: Mapping[str, Any], chosen: Mapping[str
                 f"{keys[0]}={chosen[keys[0]]}: the checkpoint brings its own data.{name} with its "
                 f"vocabulary, {own and instantiate(own)}; train a new model for another"
             )
+
+
+RATES = {"lowest": 1e-7, "highest": 1.0, "steps": 100}  # that find_lr tries
+
+
+def find_rate(config: Any) -> None:
+    """Make of a run's config one of a few steps, at rates that grow, which leaves a picture alone.
+
+    ValueError where the run is not a new one.
+    """
+    if config.ckpt is not None or config.resume or not config.fit:
+        raise ValueError(
+            "find_lr=true tries rates on a new model: leave out ckpt, resume and fit=false "
+            "(init=RUN begins with the weights of another run)"
+        )
+    kept = {name: part for name, part in plain(config.callbacks).items() if name == "progress"}
+    finder = {"_target_": "tasks.rate_finder.RateFinder"}
+    OmegaConf.update(config, "callbacks", {**kept, "finder": finder}, merge=False)
+    growing = {"_target_": "tasks.rate_finder.growing", "_partial_": True, **RATES}
+    OmegaConf.update(config, "scheduler", growing, merge=False)
+    OmegaConf.update(config, "logger", {}, merge=False)
+    steps = {"max_steps": RATES["steps"], "max_epochs": -1, "limit_val_batches": 0}
+    for name, value in {**steps, "enable_checkpointing": False}.items():
+        OmegaConf.update(config.trainer, name, value, force_add=True)
 
 
 def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:

@@ -10,7 +10,7 @@ import build
 from tasks import checkpoint, checkpoint_files, journal
 from tasks.console import say
 
-ASIDE = ("resume", "paths", "logger", "ckpt", "fit")  # say nothing about what is trained
+ASIDE = ("resume", "paths", "logger", "ckpt", "fit", "find_lr")  # say nothing about what is trained
 FIXED = ("task._target_", "data", "tokenizer", "model", "cell", "recurrent")  # make the model
 
 

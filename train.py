@@ -64,6 +64,8 @@ def run(config: DictConfig) -> float | None:
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     resume.check(config)
+    if config.find_lr:
+        build.find_rate(config)
     if config.ckpt is not None and config.init is not None:
         raise ValueError("ckpt goes on with a run, init begins a new one: leave one of them out")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
@@ -88,6 +90,8 @@ def run(config: DictConfig) -> float | None:
         checkpoints.restore(task, checkpoint)
     else:
         task.initialise()
+    if config.fit:
+        build.bring_teacher(task)
     if beginning is not None and earlier is None:
         say(f"init: {begin_from(task, beginning, where=config.init)}")
     trainer = build.trainer(config)
@@ -110,6 +114,8 @@ def run(config: DictConfig) -> float | None:
             sys.exit(stopped.code)
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if config.find_lr:
+            return None
         best = build.best_checkpoint(trainer)
         if best is not None:
             trainer.strategy.barrier()

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from data.arrays import Ragged, Split, cut, fingerprint, open_splits, save_splits
 from data.codec import Codec, TextCodec, codec_from_plain
+from data.curriculum import ShortestFirst
 from data.samplers import BatchSampler, BucketBatchSampler, Indices, ResumableLoader
 from data.sources import Loaded, Source, load
 from data.spec import DataSpec
@@ -59,6 +61,7 @@ class DataModule(LightningDataModule):
     batch_size: int
     batch_tokens: int | None = None  # a training batch holds at most so many symbols, its padding
     # and both texts of a pair counted; batch_size is then not used
+    curriculum_epochs: int = 0  # so many epochs read the shortest examples first
     eval_batch_size: int | None = None  # None: as in training
     num_workers: int = 0  # a batch costs microseconds: workers rarely pay
     max_length: int | None = None  # symbols an input may have; None: any number
@@ -77,20 +80,28 @@ class DataModule(LightningDataModule):
     # fields that change no prepared array; where rows lie is told by `source_key`
     not_prepared: ClassVar[frozenset[str]] = frozenset(
         {"name", "cache_dir", "batch_size", "batch_tokens", "eval_batch_size", "num_workers"}
+        | {"curriculum_epochs"}
         | {"path", "folder", "data_dir", "hub_id", "hub_config", "revision"}
     )
 
     def __post_init__(self) -> None:
         super().__init__()
         for name, least in [("batch_size", 1), ("batch_tokens", 1), ("eval_batch_size", 1),
-                            ("num_workers", 0), ("max_length", 1), ("limit", 1)]:  # fmt: skip
+                            ("curriculum_epochs", 0), ("num_workers", 0), ("max_length", 1),
+                            ("limit", 1)]:  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         kind = type(self)
         stream = kind.sampler is not DataModule.sampler
-        if self.batch_tokens is not None and (stream or kind.lengths is DataModule.lengths):
-            what = "windows of a stream" if stream else "examples of one length"
+        alike = stream or kind.lengths is DataModule.lengths
+        what = "windows of a stream" if stream else "examples of one length"
+        if self.curriculum_epochs and alike:
+            raise ValueError(
+                f"data.curriculum_epochs={self.curriculum_epochs} begins with the shortest "
+                f"examples, but data {self.name!r} has {what}: set it to 0"
+            )
+        if self.batch_tokens is not None and alike:
             raise ValueError(
                 f"data.batch_tokens={self.batch_tokens} cuts batches of texts of unequal length, "
                 f"but data {self.name!r} has {what}: unset it and set data.batch_size"
@@ -153,12 +164,14 @@ class DataModule(LightningDataModule):
         training = split == "train"
         rank, world = self.place()
         by_number = not training and self.eval_batch_size is not None
-        return BucketBatchSampler(
+        kind: Callable[..., BatchSampler] = partial(BucketBatchSampler, shuffle=training)
+        if training and self.curriculum_epochs:
+            kind = partial(ShortestFirst, epochs=self.curriculum_epochs)
+        return kind(
             self.lengths(split),
             batch_size=self.batch_size if training else self.eval_batch_size or self.batch_size,
             batch_tokens=None if by_number else self.batch_tokens,
             seed=self.seed,
-            shuffle=training,
             rank=rank,
             world_size=world,
         )

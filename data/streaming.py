@@ -58,6 +58,11 @@ class Streamed(DataModule):
                 f"data={self.name} is generated: there are no files to stream, leave out "
                 "data.streaming"
             )
+        if self.curriculum_epochs:
+            raise ValueError(
+                f"data.curriculum_epochs={self.curriculum_epochs} sorts all training rows, and a "
+                "stream is never whole: leave it out"
+            )
         if self.limit is not None:
             raise ValueError(
                 f"data.limit={self.limit} takes so many rows of each split, and a stream is read "

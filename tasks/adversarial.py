@@ -67,11 +67,11 @@ class VirtualAdversarial:
         torch.manual_seed(seed)
         reading = task.read(vectors, batch)
         loss, count = task.nats(reading, batch)
-        given = task.log_probs(reading).detach()
+        given = task.log_probs(reading, batch).detach()
 
         def change(moved: Tensor) -> Tensor:
             torch.manual_seed(seed)
-            found = task.log_probs(task.read(moved, batch))
+            found = task.log_probs(task.read(moved, batch), batch)
             if not found.requires_grad:
                 raise ValueError(
                     "objective=virtual_adversarial needs probabilities with a gradient, which this "

@@ -107,6 +107,7 @@ class Task(LightningModule):
 
     name: ClassVar[str]
     starts_from_nothing: ClassVar[bool] = False  # whether it predicts without any input
+    objective: Any  # what is trained: called with the task and a batch → sum of losses, count
 
     def __init__(
         self,
@@ -167,6 +168,15 @@ class Task(LightningModule):
     @abstractmethod
     def predict(self, raw: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
         """Answers to raw inputs, in their order, as plain data."""
+
+    def check_objective(self, objective: Any) -> None:
+        """ValueError where it is not for this task; None always is."""
+        own = getattr(objective, "tasks", ())
+        if objective is not None and self.name not in own:
+            raise ValueError(
+                f"objective={type(objective).__name__} is not for task={self.name}, but for "
+                f"{' and '.join(own) or 'none'}: leave it out, or objective=default"
+            )
 
     def begin_evaluation(self, split: str) -> None:
         """Forget what the last evaluation counted."""
@@ -334,16 +344,6 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["unroll"] = {"format": FORMAT, **self.record}
-
-
-def check_objective(objective: Any, task: str) -> None:
-    """ValueError where what is to be trained belongs to other tasks than the one of this name."""
-    own = getattr(objective, "tasks", ())
-    if objective is not None and task not in own:
-        raise ValueError(
-            f"objective={type(objective).__name__} is not for task={task}, but for "
-            f"{' and '.join(own) or 'none'}: leave it out, or objective=default"
-        )
 
 
 def cast(module: nn.Module, precision: str) -> Any:

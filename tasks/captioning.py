@@ -108,7 +108,7 @@ class Captioning(Generation):
 
     def _is_cacheable(self) -> bool:
         encoder: Any = self.model.encoder
-        if not encoder.cacheable:
+        if not encoder.cacheable or getattr(self.objective, "reads_pictures", False):
             return False
         count = sum(map(self._pictures, ("train", "validation", "test")))
         numbers = encoder.grid**2 * encoder.output_size

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from data.codec import codec_from_plain
+from data.codec import Codec, codec_from_plain
 from tasks.base import FORMAT, Task
 from tasks.checkpoint_files import damage, reason
 
@@ -117,13 +117,20 @@ def _check_vocabularies(task: Task, checkpoint: dict[str, Any], where: str) -> N
     record = checkpoint.get("unroll")
     if record is None:
         return
-    trained = codec_from_plain(record["codec"]).vocabularies()
-    for name, own in task.codec.vocabularies().items():
-        if own != trained.get(name):
+    check_vocabularies(
+        task.codec, codec_from_plain(record["codec"]), where,
+        mend="encode the data with the checkpoint's (train.py ckpt=... does), or train a new model",
+    )  # fmt: skip
+
+
+def check_vocabularies(own: Codec, trained: Codec, where: str, *, mend: str) -> None:
+    """ValueError where a number means another symbol to what was trained than in the data."""
+    theirs = trained.vocabularies()
+    for name, vocabulary in own.vocabularies().items():
+        if vocabulary != theirs.get(name):
             raise ValueError(
                 f"{where} was trained with another vocabulary ({name}): "
-                f"{trained.get(name, 'none')}, but the data has {own}; encode the data with the "
-                "checkpoint's (train.py ckpt=... does), or train a new model"
+                f"{theirs.get(name, 'none')}, but the data has {vocabulary}; {mend}"
             )
 
 

@@ -54,7 +54,7 @@ class Classification(Labelling):
         loss, count = self.model.head.loss(reading.hidden, batch.targets, self.mask(batch))
         return loss + self.model.pooling.penalty(reading.attention), count
 
-    def log_probs(self, reading: ClassifierOutput) -> Tensor:
+    def log_probs(self, reading: ClassifierOutput, batch: SequenceBatch) -> Tensor:
         return self.model.head.log_probs(reading.hidden)
 
     def mask(self, batch: SequenceBatch) -> Tensor:

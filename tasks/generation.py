@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.codec import Codec
 from data.spec import DataSpec
+from models.decoder import DecoderOutput
 from models.decoding import DecodingOptions, Hypotheses, Step, ensemble, score, search
 from models.decoding.constraints import Banned, Constraint, Prefix, Required
 from models.decoding.penalties import coverage_penalty, covering, uncovered
@@ -17,7 +18,7 @@ from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from models.state import State
 from tasks import exposure, pictures
-from tasks.base import SPLIT_OF, PredictOptions, Table, Task, check_objective
+from tasks.base import SPLIT_OF, PredictOptions, Table, Task
 from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
 from tasks.forcing import Forcing
 from tasks.metrics import gather
@@ -34,8 +35,8 @@ class Generation(Task):
     of `decoding` (`models.decoding.DecodingOptions`). `teacher_forcing` is
     the share of steps that are trained on the right symbol rather than on the model's own: it
     falls from 1 to this value over training, as `teacher_forcing_decay` says (`tasks.forcing`).
-    `objective` (`tasks.objectives`) is what is trained; None: cross-entropy. Beside cross-entropy
-    stand `doubly_stochastic` and `coverage_loss`, the weights of two penalties
+    `objective` (`tasks.objectives`, `tasks.distillation`) is what is trained; None: cross-entropy.
+    Beside cross-entropy stand `doubly_stochastic` and `coverage_loss`, the weights of two penalties
     (`tasks.penalties`). The encoder learns at `encoder_rate` times the learning rate.
     """
 
@@ -78,6 +79,7 @@ class Generation(Task):
         self.members: list[Generation] = []  # of an ensemble, beside this one
         self.max_new_tokens = max_new_tokens
         self.forcing = Forcing(final=teacher_forcing, decay=teacher_forcing_decay)
+        self.check_objective(objective)
         self.objective: Objective = Generation.cross_entropy if objective is None else objective
         self.notes: dict[str, Tensor] = {}  # what the objective measured on the latest batch
         self.model = model(
@@ -91,7 +93,6 @@ class Generation(Task):
             shared_vocabulary=spec.shared_vocabulary,
             copies=_copies(codec),
         )
-        check_objective(objective, self.name)
         if not encoder_rate > 0.0:
             raise ValueError(
                 f"task.encoder_rate is a share above 0, got {encoder_rate}; to leave a backbone as "
@@ -148,16 +149,28 @@ class Generation(Task):
 
     def cross_entropy(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Nats of the right symbols, with penalties, and how many symbols they are."""
+        return self.nats(self.reading(batch), batch)
+
+    def reading(self, batch: Any) -> tuple[DecoderOutput, Memory]:
+        """What the decoder makes of a batch, given the right symbols so far."""
         forced = self.forced_share() if self.training else 1.0
         memory = self.encode(batch)
-        output = self.model(memory, batch.target[:, :-1], teacher_forcing=forced)
-        mask = self._mask(batch)
+        return self.model(memory, batch.target[:, :-1], teacher_forcing=forced), memory
+
+    def log_probs(self, reading: tuple[DecoderOutput, Memory], batch: Any) -> Tensor:
+        """The log-probabilities (B, T, V) of what comes next after such a reading."""
+        return self.model.log_probs(*reading)
+
+    def nats(self, reading: tuple[DecoderOutput, Memory], batch: Any) -> tuple[Tensor, Tensor]:
+        """`cross_entropy` after such a reading."""
+        output, memory = reading
+        mask = self.mask(batch)
         loss, count = self.model.loss(output, memory, batch.target[:, 1:], mask)
         for penalty in self.penalties:
             loss = loss + penalty(output, memory, mask)
         return loss, count
 
-    def _mask(self, batch: Any) -> Tensor:
+    def mask(self, batch: Any) -> Tensor:
         """(B, T) True where a symbol is to be predicted."""
         steps = torch.arange(1, batch.target.size(1), device=batch.target.device)
         return steps < batch.target_lengths[:, None]
@@ -174,7 +187,7 @@ class Generation(Task):
     def evaluate(self, batch: Any, split: str) -> None:
         memory = self.encode(batch)
         output = self.model(memory, batch.target[:, :-1])
-        mask, right = self._mask(batch), batch.target[:, 1:]
+        mask, right = self.mask(batch), batch.target[:, 1:]
         self.sums.add("loss", *self.model.loss(output, memory, right, mask))
         said = self.model.log_probs(output, memory).argmax(-1)
         self.sums.add("token_accuracy", ((said == right) & mask).sum(), mask.sum())

@@ -14,7 +14,7 @@ from data.spec import DataSpec
 from models.classifier import Classifier
 from models.tagger import Tagger
 from tasks import pictures
-from tasks.base import SPLIT_OF, Table, Task, check_objective
+from tasks.base import SPLIT_OF, Table, Task
 from tasks.calibration import Calibration, calibration_error, reliability
 from tasks.class_table import class_table, write_classes
 from tasks.class_weights import class_weights as weights_of_classes
@@ -45,13 +45,14 @@ class Labelling(Task):
         """`vectors`: a text file of word vectors (GloVe or word2vec, also .gz) to begin with.
 
         `class_weights`: how much each class counts in training (`tasks.class_weights`).
-        `objective`: what is trained (`tasks.adversarial`); None: the likelihood.
+        `objective`: what is trained (`tasks.adversarial`, `tasks.distillation`); None: the
+        likelihood.
         """
         super().__init__(spec=spec, codec=codec, **settings)
         self.check(spec)
         vocabulary = spec.input_vocabulary
         self.vectors = vectors
-        check_objective(objective, self.name)
+        self.check_objective(objective)
         self.objective: Objective = Labelling.likelihood if objective is None else objective
         self.model = model(
             vocabulary_size=vocabulary.size if vocabulary else None,
@@ -99,7 +100,11 @@ class Labelling(Task):
 
     def likelihood(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """The loss of the right answers, and how many they are."""
-        return self.nats(self.read(self.model.inputs(batch.inputs), batch), batch)
+        return self.nats(self.reading(batch), batch)
+
+    def reading(self, batch: SequenceBatch) -> Any:
+        """What the model makes of a batch."""
+        return self.read(self.model.inputs(batch.inputs), batch)
 
     @abstractmethod
     def read(self, vectors: Tensor, batch: SequenceBatch) -> Any:
@@ -110,7 +115,7 @@ class Labelling(Task):
         """The loss of the right answers after such a reading, and how many they are."""
 
     @abstractmethod
-    def log_probs(self, reading: Any) -> Tensor:
+    def log_probs(self, reading: Any, batch: SequenceBatch) -> Tensor:
         """The classes' log-probabilities (..., V) after such a reading."""
 
     @abstractmethod

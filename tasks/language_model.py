@@ -26,6 +26,7 @@ from tasks.loggers import log_table
 from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.rows import Row
 
+Objective = Callable[["LanguageModel", StreamBatch], tuple[Tensor, Tensor]]
 NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 
 
@@ -61,12 +62,14 @@ class LanguageModel(Task):
         activation_regularisation: float = 0.0,
         temporal_activation_regularisation: float = 0.0,
         evaluation: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         """`samples` texts of `sample_length` symbols (or frames) are written after validation.
 
         `transpose`: in training a piece of music is moved up or down by as many semitones at most.
         The two regularisations weigh penalties on a token's loss (`models.activation`).
         `evaluation`: what the test of a text measures beside its plain numbers (`Evaluation`).
+        `objective`: what is trained (`tasks.distillation`); None: the likelihood.
         """
         super().__init__(
             spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
@@ -79,6 +82,8 @@ class LanguageModel(Task):
                 f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
             )
         self.transpose = transpose
+        self.check_objective(objective)
+        self.objective: Objective = LanguageModel.likelihood if objective is None else objective
         self.penalties = penalties(
             activation=activation_regularisation, temporal=temporal_activation_regularisation
         )
@@ -139,7 +144,27 @@ class LanguageModel(Task):
     def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
         if self.transpose and self.training:
             batch = self.transposed(batch)
-        outputs, hidden = self.run(batch, "train")
+        return self.objective(self, batch)
+
+    def likelihood(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
+        """The nats of what comes next, with penalties, and how many symbols or frames they are."""
+        return self.nats(self.reading(batch), batch)
+
+    def reading(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
+        """`run` in training."""
+        return self.run(batch, "train")
+
+    def log_probs(self, reading: tuple[Tensor, Tensor], batch: StreamBatch) -> Tensor:
+        """The log-probabilities (B, T, V) of what comes next after such a reading."""
+        return self.model.head.log_probs(reading[1])
+
+    def mask(self, batch: StreamBatch) -> Tensor:
+        """(B, T) True where what comes next counts."""
+        return batch.mask
+
+    def nats(self, reading: tuple[Tensor, Tensor], batch: StreamBatch) -> tuple[Tensor, Tensor]:
+        """`likelihood` after such a reading."""
+        outputs, hidden = reading
         loss, count = self.model.head.loss(hidden, batch.targets, batch.mask)
         for penalty in self.penalties:
             loss = loss + count * penalty(outputs, hidden, batch.mask)
@@ -157,13 +182,19 @@ class LanguageModel(Task):
         inputs, targets = moved
         return batch._replace(inputs=inputs, targets=targets)
 
+    def readers(self) -> "list[LanguageModel]":
+        """Those that carry a state along the streams of training: this one, and a teacher."""
+        teacher = getattr(self.objective, "opened", None)
+        return [self] if teacher is None else [self, teacher]
+
     def on_train_epoch_start(self) -> None:
         self.carried.pop("train", None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self._trainer is not None and "train" in self.carried:
-            checkpoint["carried"] = streams.gathered(self.carried["train"], self.trainer)
+            state = tuple(one.carried["train"] for one in self.readers())
+            checkpoint["carried"] = streams.gathered(state, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.saved = checkpoint.get("carried")
@@ -172,9 +203,15 @@ class LanguageModel(Task):
         super().on_train_start()
         saved, self.saved = self.saved, None
         if saved is not None:
-            own = streams.share(saved, self.model.initial_state, self.trainer, self.device)
-            if own is not None:
-                self.carried["train"] = own
+            readers = self.readers()
+
+            def initial(rows: int) -> State:
+                return tuple(one.model.initial_state(rows) for one in readers)
+
+            shares = streams.share(saved, initial, self.trainer, self.device)
+            if shares is not None:
+                for one, own in zip(readers, shares, strict=True):
+                    one.carried["train"] = own
 
     def begin_evaluation(self, split: str) -> None:
         self.carried.pop(split, None)

@@ -52,8 +52,9 @@ class Tagging(Labelling):
     def nats(self, reading: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         return self.model.head.loss(reading, batch.targets, self.mask(batch))
 
-    def log_probs(self, reading: Tensor) -> Tensor:
-        return self.model.head.log_probs(reading)
+    def log_probs(self, reading: Tensor, batch: SequenceBatch) -> Tensor:
+        there = valid_steps(batch.lengths, reading.size(1))
+        return self.model.head.answers(reading, there)[1]
 
     def mask(self, batch: SequenceBatch) -> Tensor:
         if not self.real:

@@ -132,5 +132,7 @@ def test_batches_by_tokens_are_refused_where_they_mean_nothing(kind: Any, what: 
     own = {"tokenizer": TokenizerSettings()} if kind is TextStreams else {}
     with pytest.raises(ValueError, match=f"data.batch_tokens=99 .*'mine' has {what}: unset it"):
         kind(name="mine", cache_dir="x", seed=1, batch_size=4, batch_tokens=99, **own)
+    with pytest.raises(ValueError, match=f"curriculum_epochs=1 begins .*'mine' has {what}: set"):
+        kind(name="mine", cache_dir="x", seed=1, batch_size=4, curriculum_epochs=1, **own)
     with pytest.raises(ValueError, match=r"data.batch_tokens must be at least 1, got 0"):
         PianoRolls(name="mine", cache_dir="x", seed=1, batch_size=4, batch_tokens=0)

@@ -87,7 +87,7 @@ def test_the_virtual_perturbation_changes_answers_more_than_a_random_one(
     torch.testing.assert_close(norms(last - first), torch.full((len(first),), epsilon).double())
 
     def divergence(vectors: Tensor) -> Tensor:
-        given, found = (task.log_probs(task.read(v, batch)) for v in (first, vectors))
+        given, found = (task.log_probs(task.read(v, batch), batch) for v in (first, vectors))
         nats = F.kl_div(found, given, reduction="none", log_target=True).sum(-1)
         return nats[task.mask(batch)].sum()
 
