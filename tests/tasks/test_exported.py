@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,15 +59,23 @@ def test_tied_weights_are_written_once(start: Any, tmp_path: Path) -> None:
     assert checkpoints.read(tmp_path / "out")["state_dict"].keys() == given.keys()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs it leaves an exported classifier for the others."""
+    return tmp_path_factory.mktemp("made") / "small"
+
+
 @pytest.fixture
-def small(start: Any, tmp_path: Path) -> Path:
-    """An exported classifier whose run was tested."""
-    run = trained(start, "classification", "model.hidden_size=8")
-    run.test()
-    return export.export(run.config.paths.run_dir, tmp_path / "small")
+def small(made: Path, start: Any, tmp_path: Path) -> Path:
+    """A copy of an exported classifier whose run was tested."""
+    if not made.exists():
+        run = trained(start, "classification", "model.hidden_size=8")
+        run.test()
+        export.export(run.config.paths.run_dir, made)
+    return shutil.copytree(made, tmp_path / "small")
 
 
-def test_what_is_measured_and_made_is_said(small: Path, tmp_path: Path) -> None:
+def test_what_is_measured_and_made_is_said(small: Path) -> None:
     card = (small / "README.md").read_text(encoding="utf-8")
     content = json.loads((small / "config.json").read_text(encoding="utf-8"))
     assert "# Classification with GRU, on recipes" in card and "hidden_size 8" in card
@@ -74,21 +83,21 @@ def test_what_is_measured_and_made_is_said(small: Path, tmp_path: Path) -> None:
     assert f"- Parameters: {parameters:,}\n" in card
     assert f"- test/accuracy: {content['measured']['test/accuracy']:.6g}\n" in card
     assert content["fingerprint"] in card and "predict.py small" in card
-    # nothing tells where the run was
-    held = "".join(path.read_text(encoding="utf-8") for path in small.glob("*.[jm]*"))
-    assert str(tmp_path) not in held and not list(small.glob("*.ckpt"))
+
+
+def test_nothing_in_it_tells_where_the_run_was(start: Any, tmp_path: Path) -> None:
+    run = trained(start, "classification", f"paths.cache_dir={tmp_path}/cache")
+    folder = export.export(run.config.paths.run_dir, tmp_path / "out")
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["README.md", "codec.json", "config.json", "weights.safetensors"]
+    assert not [name for name in files if str(tmp_path).encode() in (folder / name).read_bytes()]
+    assert "Nothing: the run was not tested" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_export_is_exported_again(small: Path, tmp_path: Path) -> None:
     again = export.export(small, tmp_path / "again")
     for name in (exported.CONFIG, exported.CODEC, exported.WEIGHTS):
         assert (again / name).read_bytes() == (small / name).read_bytes()
-
-
-def test_a_run_that_was_not_tested_says_so(start: Any, tmp_path: Path) -> None:
-    run = trained(start, "classification")
-    folder = export.export(run.config.paths.run_dir, tmp_path / "out")
-    assert "Nothing: the run was not tested" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_directory_that_holds_anything_stays_as_it_is(small: Path, tmp_path: Path) -> None:
@@ -129,6 +138,14 @@ def change(folder: Path, by: Callable[[dict[str, Any]], Any]) -> None:
         content["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     by(content)
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def rewrite(folder: Path, **fields: Any) -> None:
+    """Change fields of the codec, and the checksum with them."""
+    path = folder / exported.CODEC
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **fields}), encoding="utf-8")
+    change(folder, lambda content: None)
 
 
 def cut(path: Path, share: float) -> None:
@@ -180,6 +197,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a config of text": (lambda f: change(f, lambda c: c.update(config="x")), r"no config \(dict"),
     "a spec of numbers": (lambda f: change(f, lambda c: c.update(spec={"labels": 3})), "no model"),
     "a task that is none": (lambda f: change(f, lambda c: c["config"].update(task=3)), "no model"),
+    "a codec of numbers": (lambda f: rewrite(f, inputs=3), "codec is none of Unroll"),
+    "a tokenizer that is none": (
+        lambda f: rewrite(f, inputs={"tokenizer": "x"}), "codec is none of Unroll"
+    ),
+    "a symbol that is none": (
+        lambda f: change(f, lambda c: c["spec"]["input_vocabulary"].update(pad_id=None)), "no model"
+    ),
     "measured words": (lambda f: change(f, lambda c: c.update(measured={"a": "b"})), "no numbers"),
     "ties to nothing": (lambda f: change(f, lambda c: c.update(tied={"a": "b"})), "ties a to 'b'"),
     "ties to a list": (lambda f: change(f, lambda c: c.update(tied={"a": []})), "ties a to"),
@@ -189,24 +213,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first hostile case leaves an export for the others."""
-    return tmp_path_factory.mktemp("whole") / "export"
-
-
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_directory_made_to_do_harm_ends_in_one_error(
-    name: str, whole: Path, start: Any, tmp_path: Path
-) -> None:
-    if not whole.exists():
-        export.export(trained(start, "classification").config.paths.run_dir, whole)
+def test_a_directory_made_to_do_harm_ends_in_one_error(name: str, small: Path) -> None:
     harm, said = HOSTILE[name]
-    folder = tmp_path / "bad"
-    shutil.copytree(whole, folder)
-    harm(folder)
+    harm(small)
     with pytest.raises(ValueError, match=said) as caught:
-        predict.load(folder)
+        predict.load(small)
     assert "\n" not in str(caught.value)
 
 
@@ -217,3 +229,30 @@ def test_the_command_line_says_what_it_takes(
     monkeypatch.setattr(sys, "argv", ["export.py", *given])
     with pytest.raises(ValueError, match="ckpt=RUN_OR_FILE to=DIRECTORY"):
         export.main()
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_predicted_and_tested_from_the_command_line(
+    start: Any, tmp_path: Path
+) -> None:
+    run = trained(start, "classification", "model.hidden_size=8")
+    run.test()
+    place, root = str(run.config.paths.run_dir), Path(export.__file__).parent
+
+    def call(script: str, *given: str) -> str:
+        command = [sys.executable, str(root / script), *given]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = call("export.py", f"ckpt={place}", "to=out")
+    assert "out/weights.safetensors" in said
+    answers = [call("predict.py", one, "heat oil", "--format", "json") for one in (place, "out")]
+    assert answers[0] == answers[1]
+    own = ["data.train_size=64", "data.validation_size=32", "data.test_size=32", "precision=fp32"]
+    tested = call("train.py", "fit=false", "ckpt=out", "trainer=cpu", "logger=csv", *own)
+    measured = json.loads((tmp_path / "out" / "config.json").read_text())["measured"]
+    assert json.loads(tested.splitlines()[-1])["test"] == pytest.approx(measured, rel=1e-5)
+    command = [sys.executable, str(root / "export.py"), f"ckpt={place}", "to=out"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: out is not empty")
