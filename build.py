@@ -20,7 +20,7 @@ from data.spec import DataSpec
 from data.streaming import NO_END
 from tasks import checkpoint as checkpoints
 from tasks.base import Task
-from tasks.checkpoint_files import CheckpointFiles
+from tasks.checkpoint_files import CheckpointFiles, reason
 from tasks.console import say
 from tasks.distillation import Distillation
 
@@ -221,8 +221,12 @@ def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     try:
         spec = DataSpec.from_plain(record["spec"])
         return task(record["config"], spec, codec(record), record["fingerprint"])
-    except (TypeError, KeyError, AttributeError) as error:  # not what any training wrote
-        raise ValueError(f"the checkpoint describes no model that can be built: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # not what any training wrote: it may fail anywhere
+        raise ValueError(
+            f"the checkpoint describes no model that can be built: {reason(error)}"
+        ) from error
 
 
 def bring_teacher(task: Task) -> None:
@@ -250,8 +254,15 @@ def device(name: str) -> torch.device:
 
 
 def codec(record: Mapping[str, Any]) -> Codec:
-    """The codec that a checkpoint holds."""
-    return codec_from_plain(record["codec"])
+    """The codec that a checkpoint holds. ValueError where it is none that any data wrote."""
+    try:
+        found = codec_from_plain(record["codec"])
+        found.vocabularies()  # reads all symbols
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the checkpoint's codec is none of Unroll: {reason(error)}") from error
+    return found
 
 
 def choose_monitor(config: Any, spec: DataSpec) -> None:

@@ -70,6 +70,8 @@ def run(config: DictConfig) -> float | None:
         raise ValueError("ckpt goes on with a run, init begins a new one: leave one of them out")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
     beginning = None if config.init is None else checkpoints.read(config.init)
+    if checkpoint is not None and config.fit:
+        checkpoints.check_goes_on(checkpoint)
     if checkpoint is not None:
         config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
     build.check_stream(config)

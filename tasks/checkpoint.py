@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from data.codec import Codec, codec_from_plain
+from tasks import exported
 from tasks.base import FORMAT, Task
 from tasks.checkpoint_files import damage, reason
 
 
 def find(place: str | Path) -> Path:
-    """A run's directory or a checkpoint's path → the checkpoint's path (a run: its best one)."""
+    """A run's directory, an exported one or a checkpoint's path → the checkpoint's path (a run: its
+    best one; an export: its weights).
+    """
     path = Path(place).expanduser()
     if path.is_file():
         return path
@@ -24,6 +27,8 @@ def find(place: str | Path) -> Path:
     for name in ("checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"):
         if (path / name).is_file():
             return path / name
+    if (path / exported.WEIGHTS).is_file():
+        return path / exported.WEIGHTS
     runs = sorted(str(p.parent.parent) for p in path.rglob("checkpoints/best.ckpt"))
     there = f"; there are runs below it: {', '.join(runs[-5:])}" if runs else ""
     raise ValueError(f"{path} holds no checkpoint (checkpoints/best.ckpt){there}")
@@ -32,26 +37,39 @@ def find(place: str | Path) -> Path:
 def read(place: str | Path) -> dict[str, Any]:
     """The checkpoint of a run or file: plain data and tensors. ValueError says what is wrong."""
     path = find(place)
+    checkpoint = exported.read(path.parent) if path.name == exported.WEIGHTS else _opened(path)
+    record = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
+    if not isinstance(record, dict) or not {"config", "spec", "codec"} <= record.keys():
+        raise ValueError(f"{path} is not a checkpoint of Unroll: it has no config, spec and codec")
+    if type(record.get("format")) is not int or record["format"] > FORMAT:
+        own = record.get("format")
+        raise ValueError(f"{path} has format {own!r}; this version of Unroll reads up to {FORMAT}")
+    checkpoint["path"] = str(path)
+    return checkpoint
+
+
+def _opened(path: Path) -> Any:
+    """What torch saved in a file. ValueError where it is damaged or holds more than plain data."""
     if (damaged := damage(path)) is not None:
         raise ValueError(
             f"{path} cannot be read ({path.stat().st_size:,} bytes): it is cut short, damaged or "
             f"no checkpoint of Unroll ({damaged})"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{path} cannot be read: it is no checkpoint of Unroll ({reason(error)})"
         ) from error
-    record = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
-    if not isinstance(record, dict) or not {"config", "spec", "codec"} <= record.keys():
-        raise ValueError(f"{path} is not a checkpoint of Unroll: it has no config, spec and codec")
-    if record["format"] > FORMAT:
+
+
+def check_goes_on(checkpoint: dict[str, Any]) -> None:
+    """ValueError where training cannot go on: an exported model has no state of the optimizer."""
+    if "optimizer_states" not in checkpoint:
         raise ValueError(
-            f"{path} has format {record['format']}; this version of Unroll reads up to {FORMAT}"
+            f"ckpt={checkpoint['path']} holds weights alone, with no state of a training to go on "
+            "from: begin a new run with its weights (init=), or test it (fit=false)"
         )
-    checkpoint["path"] = str(path)
-    return checkpoint
 
 
 def average(places: Sequence[str | Path]) -> dict[str, Any]:
