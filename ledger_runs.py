@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -72,9 +73,16 @@ def train(words: list[str], said: list[str]) -> None:
         command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            said.append(line.rstrip())
-            print(f"  {said[-1]}", flush=True)
+        before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        try:
+            for line in process.stdout:
+                said.append(line.rstrip())
+                print(f"  {said[-1]}", flush=True)
+        except KeyboardInterrupt:  # train.py has it, too, and saves: it shall say so to somebody
+            print(process.stdout.read(), end="", flush=True)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if process.returncode != 0:
         raise ValueError(f"train.py ended with {process.returncode}: {' '.join(words)}")
 

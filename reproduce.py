@@ -246,5 +246,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on")
     except ValueError as error:
         sys.exit(f"error: {error}")
