@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +213,48 @@ def test_a_band_has_the_steps_of_all_seeds() -> None:
     steps, means, deviations = ledger_report.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
     assert (steps, means) == ([1, 2], [1.0, 1.0])
     assert deviations == pytest.approx([math.sqrt(2), 0.0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_run_save_and_the_row_goes_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """A stand-in for train.py: it says when it began, and what it does at a signal."""
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time\n"
+        "def save(number, _):\n"
+        "    time.sleep(0.3)\n"
+        "    print('saved', flush=True)\n"
+        "    sys.exit(128 + number)\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, save)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    new(tmp_path / "results")
+    program = (
+        "import sys; from pathlib import Path; import ledger, ledger_runs\n"
+        f"folder = Path({str(tmp_path)!r}); ledger.ROOT = folder\n"
+        "ledger_runs.measure('one', results=folder / 'results', runs=folder / 'runs')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=Path(ledger.__file__).parent, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    while "begun" not in said:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        said += line
+    if number == signal.SIGINT:  # a terminal sends it to all
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode != 0 and "saved" in out
+    assert ("ended with 143" if number == signal.SIGTERM else "KeyboardInterrupt") in error
+    notes = json.loads((tmp_path / "runs" / "one" / "1.json").read_text())
+    assert notes["measured"] is None and notes["minutes"] > 0
 
 
 @pytest.mark.slow
