@@ -105,12 +105,13 @@ def circumstances(run: Path) -> dict[str, str]:
     """What a number depends on beside the config: processor or GPU, versions, data."""
     from omegaconf import OmegaConf
 
+    import build
     from tasks import checkpoint
 
     config = OmegaConf.load(run / "config.yaml")
     return {
         "device": _device(config.trainer.accelerator),
-        "precision": str(config.precision),
+        "precision": build.precision(config.precision, config.trainer),
         "versions": ", ".join(
             [f"python {platform.python_version()}"]
             + [f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "sacrebleu")]
@@ -133,7 +134,7 @@ def _device(accelerator: str) -> str:
     names = Path("/proc/cpuinfo")
     found = names.is_file() and re.search(r"model name\s*: (.*)", names.read_text())
     name = found[1].strip() if found else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, threads: {torch.get_num_threads()}"
 
 
 def _commit() -> str:

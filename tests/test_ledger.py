@@ -288,5 +288,6 @@ def test_a_row_runs_over_its_seeds_and_is_done_once(
     assert len(started) == 1 and "seed=2" in started[0]
     measured = ledger.read("one", results)["measured"]
     assert measured["seeds"][1] == half["seeds"][1]
+    assert measured["seeds"][1]["precision"] == "32-true"
     assert measured["seeds"][2]["fingerprint"] == half["seeds"][1]["fingerprint"]
     assert ledger_report.write(tmp_path / "RESULTS.md", results=results, runs=runs)
