@@ -1,5 +1,8 @@
-"""Compare two runs on the same test examples, or sum up the runs of a sweep.
+"""Reproduce published numbers, compare two runs on the same test examples, sum up a sweep.
 
+python reproduce.py                the rows of the ledger (results/*.yaml) and their verdicts
+python reproduce.py ROW            run a row's seeds; fails where the mean misses the tolerance
+python reproduce.py report         write RESULTS.md
 python reproduce.py compare RUN_A RUN_B --samples 1000 --seed 1
 python reproduce.py summary runs/sweeps/TIME
 """
@@ -14,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import ledger
+import ledger_report
+import ledger_runs
 
 
 def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -186,20 +193,45 @@ def show_summary(sweep: str) -> None:
     print(json.dumps({"sweep": sweep, "kinds": found}))
 
 
+def show_row(name: str) -> None:
+    """Run a row; SystemExit where its mean falls outside the tolerance."""
+    verdict = ledger_runs.measure(name)
+    content = ledger.read(name)
+    print(ledger_report.line(name, content))
+    print(json.dumps({"row": name, "metric": content["row"]["metric"], **content["measured"]}))
+    if verdict != "reproduced":
+        sys.exit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("summary").add_argument("sweep", metavar="SWEEP")
-    command = commands.add_parser("compare")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND or ROW")
+    commands.add_parser("report", help="write RESULTS.md")
+    commands.add_parser("summary", help="mean and deviation over a sweep's runs").add_argument(
+        "sweep", metavar="SWEEP"
+    )
+    command = commands.add_parser("compare", help="is the difference of two runs luck?")
     command.add_argument("run_a", metavar="RUN_A")
     command.add_argument("run_b", metavar="RUN_B")
     command.add_argument("--samples", type=int, default=1000)
     command.add_argument("--seed", type=int, default=1)
+    for row in ledger.names():
+        commands.add_parser(row, help="a row of the ledger")
     given = parser.parse_args()
+    if given.command is None:
+        print(ledger_report.listing())
+        return
+    if given.command == "report":
+        pictures = ledger_report.write(ledger.ROOT / "RESULTS.md")
+        print("RESULTS.md", *(picture.relative_to(ledger.ROOT) for picture in pictures))
+        return
     if given.command == "summary":
         show_summary(given.sweep)
+        return
+    if given.command != "compare":
+        show_row(given.command)
         return
     found = compare(given.run_a, given.run_b, samples=given.samples, seed=given.seed)
     print(f"{'metric':12}{'A':>10}{'B':>10}{'B - A':>10}{'95% interval':>24}{'p':>9}")
@@ -214,5 +246,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on")
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,293 @@
+"""A row of the ledger says what its seeds measured, and nothing else; it is run once."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+import ledger
+import ledger_report
+import ledger_runs
+
+ROW = """row:
+  title: Order of events
+  task: classification
+  data: recipes
+  config: [{config}]  # a remark that stays
+  metric: test/accuracy
+  signature: null
+  better: {better}
+  published:
+    - {{value: 0.9, model: GRU, source: "nobody, table 0"}}
+  least: {least}
+  try_for: {least}
+  seeds: [1, 2]
+  needs: {needs}
+"""
+TINY = [
+    "data.train_size=64", "data.validation_size=32", "data.test_size=32", "data.batch_size=16",
+    "model.hidden_size=16", "trainer=cpu", "trainer.max_epochs=1", "logger=csv", "precision=fp32",
+    "callbacks.estimate=null", "trainer.log_every_n_steps=1",
+]  # fmt: skip
+
+
+def new(
+    folder: Path, *, config: str = "cell=gru", better: str = "higher", least: float = 0.5,
+    needs: str = "null",
+) -> Path:  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    text = ROW.format(config=config, better=better, least=least, needs=needs)
+    (folder / "one.yaml").write_text(text)
+    return folder
+
+
+def seed(value: float) -> dict[str, Any]:
+    return {
+        "value": value, "minutes": 1.5, "device": "a processor", "precision": "fp32",
+        "versions": "torch 2", "commit": "abc", "fingerprint": "f", "signature": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ledger.names())
+def test_every_row_is_valid_and_its_experiment_composes(name: str) -> None:
+    content = ledger.read(name)
+    row = content["row"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ledger.ROOT / "configs"), version_base="1.3"):
+        config = compose("config", overrides=row["config"], return_hydra_config=True)
+    choices = config.hydra.runtime.choices
+    assert (choices.task, choices.data) == (row["task"], row["data"])
+    if row["signature"]:
+        target = config.data.get("target_tokenizer") or config.tokenizer
+        assert ("|case:lc|" in row["signature"]) == target.lowercase
+
+
+@pytest.mark.parametrize(
+    "better, least, values, verdict",
+    [
+        ("higher", 0.5, [0.4, 0.6], "reproduced"),
+        ("higher", 0.5, [0.4, 0.59], "not reproduced"),
+        ("lower", 0.5, [0.4, 0.6], "reproduced"),
+        ("lower", 0.5, [0.4, 0.61], "not reproduced"),
+        ("higher", 0.5, [0.9], "not run yet"),  # a seed is missing
+        ("higher", 0.5, [], "not run yet"),
+    ],
+)
+def test_the_verdict_follows_from_all_seeds(
+    better: str, least: float, values: list[float], verdict: str, tmp_path: Path
+) -> None:
+    results = new(tmp_path, better=better, least=least)
+    ledger.write("one", {i: seed(value) for i, value in enumerate(values, 1)}, results)
+    measured = ledger.read("one", results)["measured"]
+    assert measured["verdict"] == verdict
+    if len(values) == 2:
+        assert measured["mean"] == pytest.approx(sum(values) / 2)
+        assert measured["deviation"] == pytest.approx((values[1] - values[0]) / math.sqrt(2))
+
+
+def test_a_row_for_a_gpu_says_that_it_was_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = new(tmp_path, needs="gpu")
+    ledger.write("one", {}, results)
+    assert ledger.read("one", results)["measured"] == {"verdict": "not run here"}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="one needs a GPU"):
+        ledger_runs.measure("one", results=results, runs=tmp_path / "runs")
+
+
+FORGED: list[tuple[str, Callable[[Any], Any]]] = [
+    ("measured.verdict", lambda m: m.update(verdict="reproduced")),
+    ("measured.mean", lambda m: m.update(mean=0.9)),
+    ("measured.mean", lambda m: m.pop("mean")),
+    ("measured.deviation", lambda m: m.update(deviation=0.0)),
+    ("measured.seeds.2", lambda m: m["seeds"][2].update(value=0.99)),
+    ("measured.seeds.7", lambda m: m["seeds"].update({7: seed(0.9)})),
+    ("measured.seeds.1.commit", lambda m: m["seeds"][1].pop("commit")),
+    ("measured.seeds.1.value", lambda m: m["seeds"][1].update(value="0.9")),
+    ("measured.seeds.1.value", lambda m: m["seeds"][1].update(value=math.nan)),
+    ("measured.seeds: ", lambda m: m["seeds"][1].update(fingerprint="other data")),
+    ("measured.config", lambda m: m.update(config=["cell=lstm"])),
+    ("measured.verdict", lambda m: (m.clear(), m.update(verdict="reproduced"))),
+    ("measured.mean", lambda m: (m.clear(), m.update(verdict="reproduced", mean=0.9))),
+    ("measured.note", lambda m: m.update(note="close enough")),
+]
+
+
+@pytest.mark.parametrize("key, forge", FORGED)
+def test_what_the_seeds_do_not_show_is_refused(
+    key: str, forge: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    results = new(tmp_path)
+    ledger.write("one", {1: seed(0.4), 2: seed(0.45)}, results)
+    content = ledger.read("one", results)
+    forge(content["measured"])
+    expected = "measured.mean" if key == "measured.seeds.2" else key  # the value itself looks fine
+    with pytest.raises(ValueError, match=f"results/one.yaml: {expected}"):
+        ledger.validate("one", content)
+
+
+@pytest.mark.parametrize(
+    "key, forge",
+    [
+        ("row.least", lambda row: row.pop("least")),
+        ("row.better", lambda row: row.update(better="more")),
+        ("row.try_for", lambda row: row.update(try_for=0.1)),
+        ("row.seeds", lambda row: row.update(seeds=[1, 1])),
+        ("row.published", lambda row: row["published"][0].pop("source")),
+        ("row.notes", lambda row: row.update(notes="")),
+        ("row.config", lambda row: row.update(config=["--multirun"])),
+    ],
+)
+def test_an_unfit_row_is_refused_by_its_key(
+    key: str, forge: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    row = ledger.given("one", new(tmp_path))
+    forge(row)
+    with pytest.raises(ValueError, match=f"results/one.yaml: {key}"):
+        ledger.validate_row("one", row)
+
+
+def test_another_signature_than_the_row_s_is_refused(tmp_path: Path) -> None:
+    results = new(tmp_path)
+    path = results / "one.yaml"
+    path.write_text(path.read_text().replace("signature: null", "signature: BLEU|nrefs:1|case:lc"))
+    ledger.write("one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:lc|tok:13a"}}, results)
+    with pytest.raises(ValueError, match=r"measured.seeds.1.signature.*case:mixed"):
+        ledger.write("one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:mixed"}}, results)
+
+
+def test_what_a_person_wrote_stays_as_it_is(tmp_path: Path) -> None:
+    results = new(tmp_path)
+    before = (results / "one.yaml").read_text()
+    for value in (0.4, 0.6):
+        ledger.write("one", {1: seed(value)}, results)
+    assert (results / "one.yaml").read_text().startswith(before)
+    assert (results / "one.yaml").read_text().count("measured:") == 1
+
+
+def test_a_finished_seed_is_read_and_one_of_another_config_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, runs = new(tmp_path / "results"), tmp_path / "runs"
+    (runs / "one").mkdir(parents=True)
+    measured = {key: value for key, value in seed(0.7).items() if key != "minutes"}
+    for number in (1, 2):
+        notes = {"config": ["cell=gru"], "minutes": 2.0, "measured": measured}
+        (runs / "one" / f"{number}.json").write_text(json.dumps(notes))
+    monkeypatch.setattr(ledger_runs, "train", lambda *_: pytest.fail("it was run again"))
+    assert ledger_runs.measure("one", results=results, runs=runs) == "reproduced"
+    new(tmp_path / "results", config="cell=lstm")
+    with pytest.raises(ValueError, match=r"begun with cell=gru, the row now says cell=lstm"):
+        ledger_runs.measure("one", results=results, runs=runs)
+
+
+def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path) -> None:
+    results, runs = new(tmp_path / "results"), tmp_path / "runs"
+    ledger.write("one", {1: seed(0.4), 2: seed(0.6)}, results)
+    place = tmp_path / "RESULTS.md"
+    assert ledger_report.write(place, results=results, runs=runs) == []
+    text = place.read_text()
+    assert "0.9 (GRU; nobody, table 0)" in text and "0.5000 ± 0.1414 | 2 of 2 | 1.5" in text
+    assert "| reproduced |" in text and ".png" not in text
+    for number in (1, 2):
+        run = runs / "one" / str(number)
+        run.mkdir(parents=True)
+        rows = "".join(f"{step},{0.1 * number + step / 100}\n" for step in (10, 20))
+        (run / "metrics.csv").write_text(f"step,val/accuracy\n{rows}")
+    assert ledger_report.write(place, results=results, runs=runs) == [results / "one.png"]
+    assert "](results/one.png)" in place.read_text()
+    assert (results / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_band_has_the_steps_of_all_seeds() -> None:
+    steps, means, deviations = ledger_report.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
+    assert (steps, means) == ([1, 2], [1.0, 1.0])
+    assert deviations == pytest.approx([math.sqrt(2), 0.0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_run_save_and_the_row_goes_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """A stand-in for train.py: it says when it began, and what it does at a signal."""
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time\n"
+        "def save(number, _):\n"
+        "    time.sleep(0.3)\n"
+        "    print('saved', flush=True)\n"
+        "    sys.exit(128 + number)\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, save)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    new(tmp_path / "results")
+    program = (
+        "import sys; from pathlib import Path; import ledger, ledger_runs\n"
+        f"folder = Path({str(tmp_path)!r}); ledger.ROOT = folder\n"
+        "ledger_runs.measure('one', results=folder / 'results', runs=folder / 'runs')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=Path(ledger.__file__).parent, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    while "begun" not in said:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        said += line
+    if number == signal.SIGINT:  # a terminal sends it to all
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode != 0 and "saved" in out
+    assert ("ended with 143" if number == signal.SIGTERM else "KeyboardInterrupt") in error
+    notes = json.loads((tmp_path / "runs" / "one" / "1.json").read_text())
+    assert notes["measured"] is None and notes["minutes"] > 0
+
+
+@pytest.mark.slow
+def test_a_row_runs_over_its_seeds_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = new(tmp_path / "results", config=", ".join(TINY), least=0.0)
+    runs = tmp_path / "runs"
+    ended = ledger_runs.train
+
+    def killed(words: list[str], said: list[str]) -> None:
+        ended(words, said)
+        if "seed=2" in words:  # its result is lost, its checkpoints are there
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger_runs, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger_runs.measure("one", results=results, runs=runs)
+    half = ledger.read("one", results)["measured"]
+    assert half["verdict"] == "not run yet" and list(half["seeds"]) == [1]
+
+    started: list[list[str]] = []
+
+    def noted(words: list[str], said: list[str]) -> None:
+        started.append(words)
+        ended(words, said)
+        assert any("resume: going on after step 4" in line for line in said)
+
+    monkeypatch.setattr(ledger_runs, "train", noted)
+    assert ledger_runs.measure("one", results=results, runs=runs) == "reproduced"
+    assert len(started) == 1 and "seed=2" in started[0]
+    measured = ledger.read("one", results)["measured"]
+    assert measured["seeds"][1] == half["seeds"][1]
+    assert measured["seeds"][1]["precision"] == "32-true"
+    assert measured["seeds"][2]["fingerprint"] == half["seeds"][1]["fingerprint"]
+    assert ledger_report.write(tmp_path / "RESULTS.md", results=results, runs=runs)
