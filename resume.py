@@ -135,12 +135,9 @@ def _free(config: Any, found: Earlier) -> tuple[tuple[str, ...], str]:
     if config.data.get("streaming"):
         return FREE[:1], ""  # ranks and workers share out the rows of a stream
     stored = OmegaConf.load(found.folder / "config.yaml")
-    now, before = build.ranks(config), found.checkpoint.get("ranks")
-    if before is None:  # written before checkpoints said so
-        before = build.ranks(stored)
-    size, old = (
-        each.data.get("batch_tokens") or each.data.batch_size for each in (config, stored)
-    )
+    now = build.ranks(config)
+    before = found.checkpoint.get("ranks", now)  # older checkpoints do not say
+    size, old = (each.data.get("batch_tokens") or each.data.batch_size for each in (config, stored))
     told = f"{size} × {now} rank(s), was {old} × {before}"
     if size * now == old * before:
         return (*FREE, "data.batch_size"), ""

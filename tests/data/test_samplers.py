@@ -1,3 +1,4 @@
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_as_many_examples_a_step_are_the_same_steps_on_any_number_of_ranks(world
     ranks = [bucketed(batch_size=8, rank=rank, world_size=world) for rank in range(world)]
     for epoch in range(3):
         together = zip(*(sampler.batches(epoch) for sampler in ranks), strict=True)
-        steps = [sorted(sum(parts, [])) for parts in together]
+        steps = [sorted(chain(*parts)) for parts in together]
         assert steps == [sorted(step) for step in one.batches(epoch)]
 
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -46,8 +47,10 @@ STILL = {  # nothing random in training
 }  # fmt: skip
 
 
-def train(folder: Path, ranks: int, *overrides: str) -> str:
-    """What the ranks of one run say; overrides that come later win."""
+def train(folder: Path, ranks: int, *overrides: str, stop: int | None = None) -> str:
+    """What the ranks of one run say; overrides that come later win. `stop`: the number of the step
+    in which the first rank is told to stop.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -64,7 +67,7 @@ def train(folder: Path, ranks: int, *overrides: str) -> str:
     for rank in range(ranks):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         said = folder / f"said_{rank}.txt"
-        process = CONTEXT.Process(target=run, args=(line, {**together, **place}, said))
+        process = CONTEXT.Process(target=run, args=(line, {**together, **place}, said, stop))
         process.start()
         started.append(process)
     for process in started:
@@ -73,11 +76,12 @@ def train(folder: Path, ranks: int, *overrides: str) -> str:
     for process in started:
         if process.is_alive():
             process.kill()
-    assert [process.exitcode for process in started] == [0] * ranks, "\n".join(texts)
+    code = 0 if stop is None else 128 + signal.SIGTERM
+    assert [process.exitcode for process in started] == [code] * ranks, "\n".join(texts)
     return "\n".join(texts)
 
 
-def run(line: list[str], environment: dict[str, str], said: Path) -> None:
+def run(line: list[str], environment: dict[str, str], said: Path, stop: int | None) -> None:
     os.environ.update(environment)
     os.chdir(ROOT)
     sys.argv = line
@@ -85,6 +89,17 @@ def run(line: list[str], environment: dict[str, str], said: Path) -> None:
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    if stop is not None:
+        from tasks.base import Task
+
+        begin = Task.on_train_batch_start
+
+        def watched(task: Task, batch: Any, batch_idx: int) -> None:
+            if task.global_step == stop - 1 and task.global_rank == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            begin(task, batch, batch_idx)
+
+        Task.on_train_batch_start = watched  # type: ignore[method-assign]
     runpy.run_path(line[0], run_name="__main__")
 
 
@@ -94,8 +109,10 @@ def result(said: str) -> dict[str, Any]:
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Lines of a file of the run; those of samples without the step, which a test alone lacks."""
     file = folder / name
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [{k: v for k, v in json.loads(line).items() if k != "step"} for line in lines]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -162,8 +179,8 @@ def test_streams_go_on_on_another_number_of_ranks(
     common = [*smalls["language_model"], *STILL["language_model"], "scheduler=constant"]
     whole = [*common, "trainer.max_steps=12", f"hydra.run.dir={tmp_path}/whole"]
     train(tmp_path / "whole", 1, *whole)
-    begun = [*common, "trainer.max_steps=5", f"hydra.run.dir={tmp_path}/run"]
-    assert "steps an epoch" in train(tmp_path / "run", 1, *begun)
+    begun = [*common, "trainer.max_steps=12", f"hydra.run.dir={tmp_path}/run"]
+    assert "stopped after step 5" in train(tmp_path / "run", 1, *begun, stop=5)
     again = [
         *common, "trainer.max_steps=12", f"hydra.run.dir={tmp_path}/other", f"resume={tmp_path}/run"
     ]  # fmt: skip
