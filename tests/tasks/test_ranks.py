@@ -12,11 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import build
+import resume
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -197,3 +204,70 @@ def test_streams_go_on_on_another_number_of_ranks(
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
     for name, value in one.items():
         assert torch.allclose(value, other[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            ["trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=4"],
+            "data.batch_size is 4, was 8",
+        ),
+        (["data.num_workers=3", "data.eval_batch_size=5"], "data.num_workers is 3, was 0"),
+        (["trainer=ddp_cpu", "trainer.devices=3"], "warning: a step is 8 × 3 rank(s), was 8 × 1"),
+    ],
+)
+def test_what_is_learnt_from_in_a_step_may_be_cut_up_in_another_way(
+    changes: list[str], said: str, earlier: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier(changes)
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.batch_size=4"], r"a step would be 4 × 1 rank\(s\), was 8 × 1: only a batch"),
+        (["data.steps=21", "data.num_workers=3"], "other data: data.steps is 21, was 20; give"),
+    ],
+)
+def test_what_changes_the_steps_is_refused(changes: list[str], message: str, earlier: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        earlier(changes)
+
+
+@pytest.fixture
+def earlier(
+    smalls: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[list[str]], None]]:
+    """Go on with a run of one rank, some keys changed; ValueError where that is refused."""
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    GlobalHydra.instance().clear()
+    common = [*smalls["language_model"], "trainer=cpu", f"paths.run_dir={tmp_path}"]
+
+    def go_on(changes: list[str]) -> None:
+        OmegaConf.save(OmegaConf.create(build.plain(compose("config", common))), file)
+        checkpoint = {"ranks": 1, "unroll": {"fingerprint": "same"}, "global_step": 5}
+        keys = {key.partition("=")[0]: key for key in [*common, *changes]}
+        found = resume.Earlier(tmp_path, checkpoint)
+        resume._compare(compose("config", list(keys.values())), found, "same")
+
+    file = tmp_path / "config.yaml"
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        yield go_on
+
+
+def test_ranks_that_read_different_data_are_told_so(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = start("tagging").data
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def gathered(values: list[str], own: str) -> None:
+        values[:] = [own, "another"]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    with pytest.raises(ValueError, match=f"rank 0 {data.fingerprint}, rank 1 another"):
+        data.setup("fit")
