@@ -383,6 +383,12 @@ def trainer(config: Any) -> Trainer:
     )
 
 
+def ranks(config: Any) -> int:
+    """How many processes train together."""
+    bare = instantiate({**plain(config)["trainer"], "_partial_": True})
+    return int(bare(callbacks=[], logger=False, enable_checkpointing=False).world_size)
+
+
 def check_device(settings: Mapping[str, Any]) -> None:
     """ValueError when the trainer asks for an accelerator that is not there."""
     wanted = settings.get("accelerator", "auto")

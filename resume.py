@@ -12,6 +12,7 @@ from tasks.console import say
 
 ASIDE = ("resume", "paths", "logger", "ckpt", "fit", "find_lr")  # say nothing about what is trained
 FIXED = ("task._target_", "data", "tokenizer", "model", "cell", "recurrent")  # make the model
+FREE = ("data.eval_batch_size", "data.num_workers", "data.cache_dir")  # say how, not what
 
 
 class Earlier(NamedTuple):
@@ -106,10 +107,12 @@ def _newest_whole(folder: Path) -> dict[str, Any]:
 
 def _compare(config: Any, found: Earlier, fingerprint: str) -> None:
     changed = differences(found.folder, config)
-    fixed = {key: both for key, both in changed.items() if _below(key, FIXED)}
+    free, mend = _free(config, found)
+    fixed = {k: both for k, both in changed.items() if _below(k, FIXED) and k not in free}
     if fixed:
         raise ValueError(
             f"{found.folder} cannot go on with another model or other data: {_listed(fixed)}; "
+            f"{mend if 'data.batch_size' in fixed else ''}"
             "give what it was trained with, or start a new run"
         )
     before = found.checkpoint["unroll"]["fingerprint"]
@@ -121,6 +124,29 @@ def _compare(config: Any, found: Earlier, fingerprint: str) -> None:
         )
     if changed:
         say(f"resume: changed since: {_listed(changed)}")
+
+
+def _free(config: Any, found: Earlier) -> tuple[tuple[str, ...], str]:
+    """The keys of data that may change, and why `data.batch_size` may not where it is not there.
+
+    As many examples a step on another number of ranks are the same steps; a word is said where
+    they are others.
+    """
+    if config.data.get("streaming"):
+        return FREE[:1], ""  # ranks and workers share out the rows of a stream
+    stored = OmegaConf.load(found.folder / "config.yaml")
+    now = build.ranks(config)
+    before = found.checkpoint.get("ranks", now)  # older checkpoints do not say
+    size, old = (each.data.get("batch_tokens") or each.data.batch_size for each in (config, stored))
+    told = f"{size} × {now} rank(s), was {old} × {before}"
+    if size * now == old * before:
+        return (*FREE, "data.batch_size"), ""
+    if size == old:
+        say(
+            f"resume: warning: a step is {told}: training goes on with other steps, and in the "
+            "epoch that was not finished some examples come twice or not at all"
+        )
+    return FREE, f"a step would be {told}: only a batch that keeps the product may change; "
 
 
 def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:

@@ -268,6 +268,23 @@ class DataModule(LightningDataModule):
         (folder / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
 
     def setup(self, stage: str | None = None) -> None:
+        self._open()
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if stage is not None and distributed:  # Lightning calls, on every rank
+            self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """ValueError where ranks read other bytes: a machine may have an older copy of the data."""
+        own = [""] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(own, self.fingerprint)
+        if len(set(own)) > 1:
+            told = ", ".join(f"rank {rank} {each}" for rank, each in enumerate(own))
+            raise ValueError(
+                f"ranks read different data {self.name!r} (fingerprints: {told}): give every "
+                "machine the same files, or paths.data_dir and paths.cache_dir on a shared disk"
+            )
+
+    def _open(self) -> None:
         if self._prepared is not None:
             return
         self.prepare_data()
@@ -315,7 +332,7 @@ class DataModule(LightningDataModule):
 
     def _ready(self) -> Prepared:
         if self._prepared is None:
-            self.setup()
+            self._open()
         assert self._prepared is not None
         return self._prepared
 

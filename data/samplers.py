@@ -101,7 +101,8 @@ class BucketBatchSampler(BatchSampler):
             return
         self.most = max(1, -(-len(lengths) // (self.batch_size * world_size)))
         self.pool = min(8, self.most)  # in steps of all ranks together
-        while self.pool < self.most and self.padding() > max_padding:
+        # of whole steps, so that the order is one for as many examples a step on fewer ranks
+        while self.pool < self.most and self._padding(parts=1) > max_padding:
             self.pool = min(2 * self.pool, self.most)
         if batch_tokens is not None:
             # the same for every epoch, as Lightning asks once: some more than the first epoch
@@ -125,8 +126,12 @@ class BucketBatchSampler(BatchSampler):
 
     def padding(self, epoch: int = 0) -> float:
         """Share of the padded batches' cells that hold nothing, over all ranks."""
+        return self._padding(epoch, parts=self.world_size)
+
+    def _padding(self, epoch: int = 0, *, parts: int) -> float:
+        """The same where each step is padded in so many parts."""
         together = self._together(epoch) if self.shuffle else self._fixed
-        batches = [b[r :: self.world_size] for b in together for r in range(self.world_size)]
+        batches = [step[part::parts] for step in together for part in range(parts)]
         cells = sum(len(b) * self.lengths[b].max(axis=0).sum() for b in batches if len(b))
         real = sum(self.lengths[batch].sum() for batch in together)
         return 1.0 - float(real) / max(1.0, float(cells))

@@ -197,9 +197,9 @@ class Task(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss, count = self.loss(batch)
         with torch.no_grad():
-            self.log("train/loss", loss.detach() / count.clamp(min=1), prog_bar=True)
             world = self.trainer.world_size
-            everything = self.count_over_ranks(count)
+            nats, everything = self.over_ranks(loss.detach(), count)
+            self.log("train/loss", nats / everything, prog_bar=True)
         batches = self.trainer.accumulate_grad_batches
         if batches == 1:
             return loss * (world / everything)
@@ -220,11 +220,12 @@ class Task(LightningModule):
                 parameter.grad.mul_(scale)
         self._accumulated = self._reference = None
 
-    def count_over_ranks(self, count: Tensor) -> Tensor:
-        """A count of this rank → of all ranks, at least 1."""
+    def over_ranks(self, loss: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """A sum of losses and their count on this rank → on all ranks, the count at least 1."""
         if self.trainer.world_size > 1:
-            count = self.trainer.strategy.reduce(count.float(), reduce_op="sum")
-        return count.clamp(min=1)
+            both = torch.stack([loss.float(), count.float()])
+            loss, count = self.trainer.strategy.reduce(both, reduce_op="sum")  # type: ignore[misc]
+        return loss, count.clamp(min=1)
 
     def on_train_start(self) -> None:
         # A schedule asks how long training is, so that the loaders are made before Lightning knows
@@ -344,6 +345,8 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["unroll"] = {"format": FORMAT, **self.record}
+        if self._trainer is not None:
+            checkpoint["ranks"] = self.trainer.world_size
 
 
 def cast(module: nn.Module, precision: str) -> Any:

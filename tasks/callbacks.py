@@ -14,6 +14,7 @@ from torch import Tensor
 from tasks import pictures
 from tasks.averaging import AverageOfWeights
 from tasks.loggers import AppendingCSV, log_picture
+from tasks.metrics import total
 from tasks.stopping import Stopped
 
 
@@ -48,7 +49,8 @@ class Throughput(callbacks.Callback):
         now = time.perf_counter()
         self.seconds, self.since = self.seconds + now - self.since, now
         if _logs_now(trainer):
-            rate = float(self.tokens) / max(self.seconds, 1e-9) * trainer.world_size
+            tokens = total(torch.as_tensor(self.tokens, dtype=torch.float32), trainer).item()
+            rate = tokens / max(self.seconds, 1e-9)
             pl_module.log("tokens_per_second", rate, prog_bar=True)
             self.tokens, self.seconds = 0, 0.0
 
@@ -79,7 +81,9 @@ class LearningRate(callbacks.Callback):
 
 
 class Estimate(callbacks.Callback):
-    """Prints the model's size before training, and after some steps what training will take."""
+    """Prints the model's size and what a step learns from before training, and after some steps
+    what training will take.
+    """
 
     def __init__(self, *, steps: int = 20, warmup_steps: int = 5) -> None:
         self.steps = steps
@@ -92,7 +96,7 @@ class Estimate(callbacks.Callback):
         everything = sum(size for size, _ in sizes)
         frozen = sum(size for size, trained in sizes if not trained)
         note = f", of which {frozen:,} are frozen" if frozen else ""
-        pl_module.print(f"{everything:,} parameters{note}")
+        pl_module.print(f"{everything:,} parameters{note}; {a_step(trainer)}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -110,6 +114,24 @@ class Estimate(callbacks.Callback):
         batches = total_batches(trainer)
         total = f"about {duration(seconds_a_step * batches)} in all, " if batches else ""
         return f"training takes {total}{pace}; {memory(trainer)}"
+
+
+def a_step(trainer: Trainer) -> str:
+    """What a step of the optimizer learns from, over all ranks, and how many steps there are.
+
+    The learning rate stays the optimizer's own: nothing scales it by these numbers.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    tokens = getattr(data, "batch_tokens", None)
+    size, unit = getattr(data, "batch_size", 1), "rows" if tokens is None else "symbols at most"
+    size = size if tokens is None else tokens
+    accumulated, ranks = trainer.accumulate_grad_batches, trainer.world_size
+    factors = f"batch {size:,} × {accumulated} accumulated × {ranks} rank{'s' * (ranks > 1)}"
+    said = f"a step learns from {factors} = {size * accumulated * ranks:,} {unit}"
+    steps = [(trainer.num_training_batches / accumulated, "an epoch")]
+    steps += [(trainer.estimated_stepping_batches, "in all")]
+    known = [f"{math.ceil(n):,} steps {of}" for n, of in steps if math.isfinite(n)]
+    return "; ".join([said, *known])
 
 
 def total_batches(trainer: Trainer) -> int | None:

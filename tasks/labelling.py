@@ -69,7 +69,7 @@ class Labelling(Task):
         self.reliability = torch.zeros(3, 0)  # the same
         self.classes = Table([], [])  # of a test
         self.every_answer: list[tuple[int, tuple[int, Any, Any]]] = []  # of a test, this rank's
-        self.answers: list[tuple[int, Any, Any]] = []  # index, given, right: a few, for the table
+        self.answers: list[tuple[int, Any, Any]] = []  # index, given, right: a few
 
     @property
     def real(self) -> bool:
@@ -175,6 +175,7 @@ class Labelling(Task):
 
     def metrics(self, split: str) -> dict[str, float]:
         values = self.sums.results(self.trainer)
+        self.answers = gather([(answer[0], answer) for answer in self.answers])
         if self.real:
             return values
         self.matrix = self.confusion.result(self.trainer)

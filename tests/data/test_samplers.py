@@ -1,3 +1,4 @@
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_ranks_share_an_epoch_in_equal_parts(world: int) -> None:
     seen = sorted(i for batches in ranks for batch in batches for i in batch)
     assert seen == list(range(1003))
     assert all(batch for batches in ranks for batch in batches)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_as_many_examples_a_step_are_the_same_steps_on_any_number_of_ranks(world: int) -> None:
+    one = bucketed(batch_size=8 * world)
+    ranks = [bucketed(batch_size=8, rank=rank, world_size=world) for rank in range(world)]
+    for epoch in range(3):
+        together = zip(*(sampler.batches(epoch) for sampler in ranks), strict=True)
+        steps = [sorted(chain(*parts)) for parts in together]
+        assert steps == [sorted(step) for step in one.batches(epoch)]
 
 
 def test_fewer_examples_than_ranks_leave_no_rank_idle() -> None:

@@ -104,6 +104,7 @@ def test_size_and_estimate_are_printed(tmp_path: Path, capsys: pytest.CaptureFix
     train(Line(), tmp_path, callbacks.Estimate(steps=4, warmup_steps=2))
     printed = capsys.readouterr().out
     assert "7 parameters, of which 5 are frozen" in printed
+    assert "batch 1 × 1 accumulated × 1 rank = 1 rows; 4 steps an epoch" in printed
     assert re.search(r"training takes about \d+ s in all, [\d,]+ ms a batch; .* memory", printed)
 
 
