@@ -83,11 +83,11 @@ def draw(content: Mapping[str, Any], folder: Path, path: Path) -> bool:
                      for sign in (-1, 1))  # fmt: skip
         ax.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0)
         ax.plot(steps, means, color="C0", marker="o", markersize=3,
-                label=f"validation, mean ± deviation of {len(curves)} seeds")  # fmt: skip
+                label=f"validation, mean ± deviation (seeds: {len(curves)})")  # fmt: skip
         mean = content["measured"]["mean"]
         ax.axhline(mean, color="C1", linewidth=1, label=f"test, mean {mean:.4g}")
         ax.axhline(row["least"], color="C7", linewidth=1, linestyle="--",
-                   label=f"least {row['least']:.4g}")  # fmt: skip
+                   label=f"test, least {row['least']:.4g}")  # fmt: skip
         ax.set_title(row["title"])
         ax.set_xlabel("steps")
         ax.set_ylabel(name)
