@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from data.batches import IGNORE, SequenceBatch
@@ -125,7 +126,7 @@ class Labelling(Task):
     def initialise(self) -> None:
         if self.vectors is not None:
             found = read_vectors(self.vectors, self.codec.inputs, self.model.inputs)
-            print(f"vectors for {found:.1%} of the vocabulary from {self.vectors}")
+            rank_zero_only(print)(f"vectors for {found:.1%} of the vocabulary from {self.vectors}")
 
     def keep_answers(self, batch: SequenceBatch, given: Tensor, split: str) -> None:
         """Remember the classes of each test example, for `predictions/test.jsonl`."""
