@@ -22,7 +22,7 @@ def test_attending_again_costs_its_weight_in_training_and_nothing_in_evaluation(
         batch = next(iter(run.data.train_dataloader()))
         found[weight] = task.loss(batch)
     output = task.model(task.read(batch), batch.target[:, :-1])
-    again = coverage_loss(output.attention, task._mask(batch))
+    again = coverage_loss(output.attention, task.mask(batch))
     assert again > 0.0 and found[0.0][1] == found[0.5][1]
     torch.testing.assert_close(found[0.5][0] - found[0.0][0], 0.5 * again, atol=1e-3, rtol=1e-4)
     found[0.5][0].backward()
@@ -33,7 +33,7 @@ def test_attending_again_costs_its_weight_in_training_and_nothing_in_evaluation(
     nats, _ = task.model.head.loss(
         task.model(task.read(batch), batch.target[:, :-1]).hidden,
         batch.target[:, 1:],
-        task._mask(batch),
+        task.mask(batch),
     )
     assert task.sums.values["loss"][0] == pytest.approx(nats.item(), rel=1e-5)
 
