@@ -232,7 +232,9 @@ def test_a_signal_lets_the_run_save_and_the_row_goes_on(
     )
     new(tmp_path / "results")
     program = (
-        "import sys; from pathlib import Path; import ledger, ledger_runs\n"
+        "import signal, sys; from pathlib import Path; import ledger, ledger_runs\n"
+        # a shell's background job begins with Ctrl-C ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"folder = Path({str(tmp_path)!r}); ledger.ROOT = folder\n"
         "ledger_runs.measure('one', results=folder / 'results', runs=folder / 'runs')\n"
     )
