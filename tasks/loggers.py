@@ -167,18 +167,9 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        # tables and pictures come through here too
         if self._first_time(" ".join(sorted(metrics)), step):
             super().log_metrics(metrics, step)
-
-    @rank_zero_only
-    def log_table(self, key: str, *args: Any, step: int | None = None, **kwargs: Any) -> None:
-        if self._first_time(key, step):
-            super().log_table(key, *args, step=step, **kwargs)
-
-    @rank_zero_only
-    def log_image(self, key: str, *args: Any, step: int | None = None, **kwargs: Any) -> None:
-        if self._first_time(key, step):
-            super().log_image(key, *args, step=step, **kwargs)
 
     def _first_time(self, what: str, step: int | None) -> bool:
         if self._logged is None:

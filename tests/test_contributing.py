@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("build.py", "launch.py", "predict.py", "train.py", "pyproject.toml")
+COPIED = (*sorted(path.name for path in ROOT.glob("*.py")), "pyproject.toml")
 FOLDERS = ("configs", "data", "models", "tasks", "tests")
 Run = Callable[..., str]
 

@@ -37,8 +37,8 @@ RUNS = {
     "language model, two ranks": (
         "language_model", ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=4"]
     ),
-    "classification, early stopping and plateau": (
-        "classification", ["callbacks=early_stopping", "scheduler=plateau",
+    "classification, early stopping": (
+        "classification", ["callbacks=early_stopping",
                            "trainer.max_epochs=25", "model.dropout=0.3"]
     ),
 }  # fmt: skip
