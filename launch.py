@@ -5,6 +5,7 @@ import ctypes
 import difflib
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,8 +104,10 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and "could not be written" in str(error):  # of a checkpoint
         return str(error)
-    if isinstance(error, RuntimeError) and "memory" in str(error):  # see tasks/finite.py
-        return str(error).splitlines()[0]
+    if isinstance(error, RuntimeError) and "torch" in sys.modules:
+        from tasks.finite import is_out_of_memory  # imports torch, so not before
+
+        return str(error).splitlines()[0] if is_out_of_memory(error) else None
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     if not str(error) and error.__cause__ is not None:
@@ -148,8 +151,6 @@ def _unknown_key(key: str) -> str:
 
 def _composed() -> DictConfig:
     """The config of this command line, without the keys that do not fit it."""
-    import sys
-
     chosen = [a for a in sys.argv[1:] if re.match(r"\w+=", a) and a.split("=")[0] in groups()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -101,11 +101,7 @@ class SoftmaxHead(Head):
             size = tied_size(tied, num_outputs)
             if size != input_size:
                 self.projection = nn.Linear(input_size, size, bias=False)
-        self.linear = nn.Linear(size, num_outputs, bias=bias)
-        if tied is not None:
-            self.linear.weight = tied.weight
-            if bias:
-                nn.init.zeros_(self.linear.bias)
+        self.linear = output_layer(size, num_outputs, bias=bias, tied=tied)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (..., D) → (..., V), in the dtype of autocast."""
@@ -225,6 +221,18 @@ def tied_size(embedding: nn.Embedding, num_outputs: int) -> int:
             f"{embedding.num_embeddings}, the output {num_outputs}"
         )
     return embedding.embedding_dim
+
+
+def output_layer(
+    size: int, num_outputs: int, *, bias: bool, tied: nn.Embedding | None
+) -> nn.Linear:
+    """The matrix of a softmax; `tied` shares the embedding's, and a bias then begins at 0."""
+    layer = nn.Linear(size, num_outputs, bias=bias)
+    if tied is not None:
+        layer.weight = tied.weight
+        if bias:
+            nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _masked_sum(values: Tensor, mask: Tensor | None) -> Tensor:

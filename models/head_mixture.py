@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.cross_entropy import IGNORED
 from models.dropout import check_probability, locked_dropout
-from models.head import Head, counted, full, tied_size
+from models.head import Head, counted, full, output_layer, tied_size
 from models.linear_nats import linear_nats
 
 
@@ -45,11 +45,7 @@ class MixtureHead(Head):
         size = input_size if tied is None else tied_size(tied, num_outputs)
         self.prior = nn.Linear(input_size, components, bias=False)
         self.latent = nn.Linear(input_size, components * size)
-        self.linear = nn.Linear(size, num_outputs, bias=bias)
-        if tied is not None:
-            self.linear.weight = tied.weight
-            if bias:
-                nn.init.zeros_(self.linear.bias)
+        self.linear = output_layer(size, num_outputs, bias=bias, tied=tied)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Log-probabilities, which are logits of the mixture: (..., D) → (..., V)."""

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data.tokenizer_file import MOST_BYTES
 from tasks.checkpoint_files import reason
 
 VERSION = 1  # of the directory; the record's own is that of the checkpoints
 WEIGHTS, CONFIG, CODEC, CARD = "weights.safetensors", "config.json", "codec.json", "README.md"
-MOST_BYTES = 256 * 1024**2  # of JSON: ten times what the largest vocabularies need
 MOST_LEVELS = 64  # of JSON; a config has ten
 
 Plain = dict[str, Any]

@@ -100,5 +100,6 @@ def tensors(batch: Any) -> Iterator[tuple[str, Tensor]]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had no memory left for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError)
+        and any(said in str(error) for said in ("can't allocate memory", "out of memory"))
     )

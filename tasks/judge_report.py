@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.judge import LEAST, RIVALS, Samples, verdict
-from tasks.pieces import BATCH, CONTEXT, write
+from tasks.pieces import CONTEXT, go_on
 
 if TYPE_CHECKING:
     from tasks.language_model import LanguageModel
@@ -52,20 +52,9 @@ def _both(task: "LanguageModel", split: str) -> tuple[Tensor, Tensor]:
     contexts, real = _real(task, split)
     vocabulary = task.spec.input_vocabulary
     assert vocabulary is not None
-    forbidden = [i for i in (vocabulary.pad_id, vocabulary.bos_id) if i is not None]
-    was_training = task.training
-    task.eval()
-    written = []
-    for first in range(0, len(real), BATCH):
-        seed = task.seed * 1_000_003 + (SPLITS.index(split) + 1) * 300_000 + first
-        own = write(
-            task.model, contexts[first : first + BATCH].to(task.device), length=real.size(1),
-            seed=seed, forbidden=tuple(forbidden), temperature=task.temperature,
-            top_k=task.top_k, top_p=task.top_p,
-        )  # fmt: skip
-        written.append(own.cpu())
-    task.train(was_training)
-    return real, torch.cat(written)
+    never = [i for i in (vocabulary.pad_id, vocabulary.bos_id) if i is not None]
+    seed = task.seed * 1_000_003 + (SPLITS.index(split) + 1) * 300_000
+    return real, go_on(task, contexts, length=real.size(1), seed=seed, never=never)
 
 
 def _real(task: "LanguageModel", split: str) -> tuple[Tensor, Tensor]:

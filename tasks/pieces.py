@@ -39,23 +39,31 @@ def pieces(task: "Task", *, count: int, length: int, splits: Sequence[str] = ("t
     ones of these splits of its data: as many and as long as `held_out` finds.
     """
     contexts, real = held_out(task, count=count, length=length, splits=splits)
+    seed, size = task.seed * 1_000_003, real.size(1)
+    return Pieces(contexts, real, go_on(task, contexts, length=size, seed=seed, never=task.never))
+
+
+def go_on(
+    task: "Task", contexts: Tensor, *, length: int, seed: int, never: Sequence[int]
+) -> Tensor:
+    """Contexts (N, C, ...) → what a task, as it is configured, puts behind them (N, L, ...), on the
+    CPU. Row n is drawn from `seed` + n, or music from that of its `BATCH`; symbols of `never` are
+    not written.
+    """
     was_training = task.training
     task.eval()
     written = []
     for first in range(0, len(contexts), BATCH):
-        some, seed = contexts[first : first + BATCH].to(task.device), task.seed * 1_000_003 + first
+        some = contexts[first : first + BATCH].to(task.device)
+        drawn = {"length": length, "seed": seed + first, "temperature": task.temperature}
         if task.plays:
-            own = play(
-                task.model, some, length=real.size(1), seed=seed, temperature=task.temperature
-            )
+            own = play(task.model, some, **drawn)
         else:
-            own = write(
-                task.model, some, length=real.size(1), seed=seed, temperature=task.temperature,
-                top_k=task.top_k, top_p=task.top_p, forbidden=task.never,
-            )  # fmt: skip
+            chosen = {"top_k": task.top_k, "top_p": task.top_p, "forbidden": tuple(never)}
+            own = write(task.model, some, **drawn, **chosen)
         written.append(own.cpu())
     task.train(was_training)
-    return Pieces(contexts, real, torch.cat(written))
+    return torch.cat(written)
 
 
 def held_out(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from launch import describe
 from tasks.finite import is_out_of_memory
 
 
@@ -61,6 +62,8 @@ def test_a_batch_that_does_not_fit_is_named(start: Any, capsys: Any) -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         run.fit()
     assert is_out_of_memory(caught.value) and not is_out_of_memory(RuntimeError("shape"))
+    assert describe(caught.value) == str(caught.value)
+    assert describe(RuntimeError("unsupported memory format option")) is None  # a traceback, then
     said = " ".join(capsys.readouterr().out.split())
     assert "step 0 ran out of memory on a batch of inputs (16, " in said
     assert "smaller data.batch_size" in said
