@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import dropout
 from models.embedding import Inputs
 from models.head import Head, RealHead, SoftmaxHead
 from models.pooling import build_pooling, valid_steps
@@ -107,4 +107,4 @@ class Classifier(nn.Module):
         # Causal outputs never see a pad, and the state that would is not used: the shortest way.
         outputs, _ = self.stack(vectors, None, lengths if self.bidirectional else None)
         pooled, weights = self.pooling(outputs, valid_steps(lengths, vectors.size(1)))
-        return ClassifierOutput(F.dropout(pooled, self.dropout, self.training), weights)
+        return ClassifierOutput(dropout(pooled, self.dropout, self.training), weights)

@@ -5,12 +5,11 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention, MemoryReader
 from models.coverage import CoverageAttention
-from models.dropout import Mask, apply_mask, draw_mask
+from models.dropout import Mask, apply_mask, draw_mask, dropout
 from models.embedding import Inputs
 from models.encoders.memory import AnyMemory, KeyedMemory, Memory, keys_of
 from models.multi_head import MultiHeadAttention
@@ -245,7 +244,7 @@ class AttentionDecoder(nn.Module):
     def _drop(self, hidden: Tensor, masks: DecoderMasks) -> Tensor:
         if self.variational:
             return apply_mask(hidden, masks.hidden)
-        return F.dropout(hidden, self.dropout, self.training)
+        return dropout(hidden, self.dropout, self.training)
 
     def _attend(
         self, outputs: Tensor, seen: State, memory: AnyMemory, masks: DecoderMasks

@@ -1,10 +1,11 @@
-"""Dropout whose mask stays the same through a sequence.
+"""Dropout: of single numbers, and with a mask that stays the same through a sequence.
 
-A mask is drawn once and passed on, so that a fused call, a step loop and decoding agree.
+Such a mask is drawn once and passed on, so that a fused call, a step loop and decoding agree.
 Gal and Ghahramani 2015, arXiv 1512.05287; Merity et al. 2017, arXiv 1708.02182.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Mask = Tensor | None  # (B, D), 0 or 1 / (1 - probability); None drops nothing
@@ -14,6 +15,30 @@ def check_probability(name: str, probability: float) -> None:
     """A probability of 1 would leave nothing and divide by zero."""
     if not 0.0 <= probability < 1.0:
         raise ValueError(f"{name} is a probability of at least 0 and below 1, got {probability}")
+
+
+LEVELS = 2**16  # of a probability, where masks are drawn by the processor
+
+
+def dropout(inputs: Tensor, probability: float, training: bool) -> Tensor:
+    """Each number is 0 with this probability, else divided by the rest of it; any shape.
+
+    On a processor several times as fast as PyTorch's, which draws a random number for each mask:
+    here one of 64 bits makes four. The probability is then a multiple of 1 / 65,536, and the mean
+    exact. Srivastava et al. 2014, JMLR 15.
+    """
+    if not training or probability == 0.0:
+        return inputs
+    levels = round((1.0 - probability) * LEVELS)
+    if inputs.device.type != "cpu" or not 0 < levels < LEVELS:
+        return F.dropout(inputs, probability)
+    count = inputs.numel()
+    drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    chances = drawn.view(torch.int16)[:count].view(inputs.shape)
+    kept = torch.lt(
+        chances, levels - LEVELS // 2, out=torch.empty_like(inputs, requires_grad=False)
+    )
+    return (inputs * kept).mul_(LEVELS / levels)
 
 
 def draw_mask(like: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dropout import (
@@ -12,6 +11,7 @@ from models.dropout import (
     check_probability,
     draw_mask,
     drop_symbols,
+    dropout,
     redraw_symbols,
     replace_symbols,
 )
@@ -128,7 +128,7 @@ class Inputs(nn.Module):
         if not (self.training and self.dropout):
             return vectors
         if not self.variational:
-            return F.dropout(vectors, self.dropout)
+            return dropout(vectors, self.dropout, True)
         if mask is None:
             assert vectors.dim() == 3, "draw_mask once a sequence and pass it to each step"
             mask = draw_mask(vectors, (vectors.size(0), vectors.size(2)), self.dropout)

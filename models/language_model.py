@@ -1,9 +1,8 @@
 """Many to many, shifted by one: predict the next symbol, or the next frame of keys."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dropout import check_probability, locked_dropout
+from models.dropout import check_probability, dropout, locked_dropout
 from models.embedding import Inputs
 from models.head import BernoulliHead, Head, HeadFactory, SoftmaxHead, build_head
 from models.recurrent import CellFactory
@@ -119,10 +118,10 @@ class LanguageModel(nn.Module):
         """Dropout behind the last layer, (B, T, D) → (B, T, D)."""
         if self.variational:
             return locked_dropout(outputs, self.output_dropout, self.training)
-        return F.dropout(outputs, self.output_dropout, self.training)
+        return dropout(outputs, self.output_dropout, self.training)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, for generation: symbols (B,) or keys (B, K) → (B, D), state. Drops nothing."""
         assert not self.training or not self.variational, "generate in evaluation mode"
         output, after = self.stack.step(self.inputs(inputs), state)
-        return F.dropout(output, self.output_dropout, self.training), after
+        return dropout(output, self.output_dropout, self.training), after

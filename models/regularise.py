@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from operator import attrgetter
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from models.dropout import check_probability
+from models.dropout import check_probability, dropout
 from models.recurrent import CellFactory, RecurrentLayer, Stepper
 from models.state import State, leaves, map_state, where_rows
 
@@ -73,7 +72,7 @@ class WeightDrop(Around):
         if not self.training:
             return self
         weights = {
-            name: F.dropout(attrgetter(name)(self.layer), self.probability)
+            name: dropout(attrgetter(name)(self.layer), self.probability, True)
             for name in self.recurrent
         }
         return _Dropped(self.layer, weights)

@@ -3,10 +3,9 @@
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dropout import Mask, apply_mask, check_probability, draw_mask
+from models.dropout import Mask, apply_mask, check_probability, draw_mask, dropout
 from models.recurrent import CellFactory, RecurrentLayer, Stepper
 from models.state import State, leaves
 
@@ -70,7 +69,7 @@ class Stack(nn.Module):
             return inputs
         if self.variational:
             return apply_mask(inputs, mask)
-        return F.dropout(inputs, self.dropout, self.training)
+        return dropout(inputs, self.dropout, self.training)
 
     def _leave(self, index: int, inputs: Tensor, outputs: Tensor) -> Tensor:
         if self.residual and inputs.size(-1) == outputs.size(-1):

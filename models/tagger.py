@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dropout import locked_dropout
+from models.dropout import dropout, locked_dropout
 from models.embedding import Inputs
 from models.head import Head, HeadFactory, RealHead, SoftmaxHead, build_head
 from models.recurrent import CellFactory
@@ -104,4 +103,4 @@ class Tagger(nn.Module):
         outputs, after = self.stack(vectors, state, lengths)
         if self.variational:
             return locked_dropout(outputs, self.dropout, self.training), after
-        return F.dropout(outputs, self.dropout, self.training), after
+        return dropout(outputs, self.dropout, self.training), after

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from models.dropout import locked_dropout
+from models.dropout import dropout, locked_dropout
 from models.embedding import Inputs
 from models.encoders.memory import Encoder, Memory
 from models.recurrent import CellFactory
@@ -82,7 +81,7 @@ class TextEncoder(Encoder):
         values = (
             locked_dropout(outputs, self.dropout, self.training)
             if self.variational
-            else F.dropout(outputs, self.dropout, self.training)
+            else dropout(outputs, self.dropout, self.training)
         )
         if lengths is None:
             lengths = torch.full((batch,), places, device=tokens.device)
