@@ -6,14 +6,15 @@ Each cell trains on each experiment with each seed, as `python train.py experime
 seed=S` does, in a process of its own with one thread; `--jobs` of them at a time. What is there
 already is not run again, so a table grows by calling this with more cells or seeds. Writes
 long_memory.csv, long_memory.md and one JSON file a run; ends with one JSON object,
-{experiment: {cell: {"error": [one a seed], "minutes": [...], ...}}}. The error is test/mse for
-`adding` and test/loss in nats a step for `copy`.
+{experiment: {cell: {"seed": [...], "error": [...], "steps": [...], "minutes": [...]}}}. The error
+is test/mse for `adding` and test/loss in nats a step for `copy`.
 """
 
 import argparse
 import csv
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,10 @@ TOLD = {
 }
 
 
+STEPS = "trainer.max_steps"
+COLUMNS = ["seed", "error", "steps", "minutes"]  # of a run
+
+
 class Run(NamedTuple):
     experiment: str
     cell: str
@@ -51,6 +56,13 @@ class Run(NamedTuple):
     @property
     def told(self) -> list[str]:
         return TOLD.get(self.experiment, {}).get(self.cell, [])
+
+    def steps(self, overrides: list[str]) -> int:
+        """Of training: the last word of the command line, or the experiment's own."""
+        experiment = ROOT / "configs" / "experiment" / "memory" / f"{self.experiment}.yaml"
+        own = re.findall(r"^  max_steps: (\d+)", experiment.read_text(encoding="utf-8"), re.M)
+        told = [value for key, _, value in (o.partition("=") for o in overrides) if key == STEPS]
+        return int((own + told)[-1])
 
     def file(self, folder: Path) -> Path:
         return folder / self.experiment / f"{self.cell}-{self.seed}.json"
@@ -115,6 +127,7 @@ def once(run: Run, folder: Path, overrides: list[str]) -> bool:
         **run._asdict(),
         "metric": run.metric,
         "error": error,
+        "steps": run.steps(overrides),
         "minutes": round(seconds / 60, 2),
         "overrides": overrides,
     }
@@ -130,10 +143,9 @@ def collect(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for file in sorted(folder.glob("*/*.json")):
         run = json.loads(file.read_text())
         cells = found.setdefault(run["experiment"], {})
-        entry = cells.setdefault(run["cell"], {"seeds": [], "error": [], "minutes": []})
-        entry["seeds"].append(run["seed"])
-        entry["error"].append(run["error"])
-        entry["minutes"].append(run["minutes"])
+        entry = cells.setdefault(run["cell"], {name: [] for name in COLUMNS})
+        for name in COLUMNS:
+            entry[name].append(run[name])
     return {
         experiment: dict(sorted(cells.items(), key=lambda item: statistics.fmean(item[1]["error"])))
         for experiment, cells in found.items()
@@ -145,10 +157,10 @@ def write(results: dict[str, dict[str, dict[str, Any]]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "long_memory.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["experiment", "cell", "seed", "error", "minutes"])
+        writer.writerow(["experiment", "cell", *COLUMNS])
         for experiment, cells in results.items():
             for cell, entry in cells.items():
-                lines = zip(entry["seeds"], entry["error"], entry["minutes"], strict=True)
+                lines = zip(*(entry[name] for name in COLUMNS), strict=True)
                 writer.writerows([experiment, cell, *line] for line in lines)
     names = list(results)
     cells = sorted({cell for found in results.values() for cell in found})
@@ -160,12 +172,13 @@ def write(results: dict[str, dict[str, dict[str, Any]]], folder: Path) -> None:
 
 
 def describe(entry: dict[str, Any] | None) -> str:
-    """Mean error ± deviation over seeds (minutes a run)."""
+    """Mean error ± deviation over seeds (steps, minutes a run)."""
     if entry is None:
         return ""
     errors, minutes = entry["error"], statistics.fmean(entry["minutes"])
     spread = f" ± {statistics.stdev(errors):.1g}" if len(errors) > 1 else ""
-    return f"{statistics.fmean(errors):.3g}{spread} ({minutes:.1f} min)"
+    steps = "/".join(f"{count:,}" for count in sorted(set(entry["steps"])))
+    return f"{statistics.fmean(errors):.2g}{spread} ({steps} steps, {minutes:.1f} min)"
 
 
 if __name__ == "__main__":
