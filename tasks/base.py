@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data.codec import Codec
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
+from tasks import schedules
 from tasks.decoding import NAMES, ONLY, TextOptions
 from tasks.layers import parameter_groups
 from tasks.loggers import log_picture, log_table
@@ -253,6 +254,8 @@ class Task(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._end("val")
+        if not self.trainer.sanity_checking:
+            schedules.tell((c.scheduler for c in self.trainer.lr_scheduler_configs), self.measured)
 
     def on_test_epoch_end(self) -> None:
         self._end("test")

@@ -41,6 +41,9 @@ RUNS = {
         "classification", ["callbacks=early_stopping",
                            "trainer.max_epochs=25", "model.dropout=0.3"]
     ),
+    "tagging, a rate that falls on a plateau": (
+        "tagging", ["scheduler=plateau", "optimizer.lr=0.05", "trainer.max_epochs=25"]
+    ),
 }  # fmt: skip
 
 
