@@ -41,6 +41,7 @@ def run(config: DictConfig) -> float | None:
 
     import build
     import resume
+    import verify
 
     quiet()
     from tasks import checkpoint as checkpoints
@@ -64,6 +65,10 @@ def run(config: DictConfig) -> float | None:
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     resume.check(config)
+    if config.verify:
+        if not verify.alike(config, overrides()):
+            sys.exit(1)
+        return None
     if config.find_lr:
         build.find_rate(config)
     if config.ckpt is not None and config.init is not None:
