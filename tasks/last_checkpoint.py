@@ -34,11 +34,14 @@ class LastCheckpoint(callbacks.Checkpoint):
         self._saved_at = 0.0
         self._shared = 0.0  # batches of a validation that every rank has
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signals.listen()
-        self._saved_at = time.monotonic()
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # in place of Lightning's own, which is there by now: in a validation, or between batches
+        # that are accumulated, it ends the process with nothing saved and exit code 0
+        self.signals.listen()
+        if trainer.received_sigterm:
+            self.signals.number = int(signal.SIGTERM)
+            trainer._signal_connector.received_sigterm = False
+        self._saved_at = time.monotonic()
         every, batches = trainer.accumulate_grad_batches, trainer.val_check_batch
         last = batches in (None, float("inf"), trainer.num_training_batches)
         if not last and int(batches) % every:

@@ -1,5 +1,6 @@
 """A signal within a validation ends it at once; the run that goes on validates, and is the same."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.last_checkpoint import LastCheckpoint
 from tasks.stopping import Stopped
 
 RUNS = {
@@ -41,7 +41,6 @@ def stop_in(run: Any, number: int, validation: int) -> list[int]:
     """A signal comes in the first batch of this validation; the batches of it that are seen."""
     batches: list[int] = []
     evaluate = run.task.validation_step
-    (last,) = (c for c in run.trainer.callbacks if isinstance(c, LastCheckpoint))
     begun = 0
 
     def step(batch: Any, batch_idx: int) -> None:
@@ -50,7 +49,7 @@ def stop_in(run: Any, number: int, validation: int) -> list[int]:
         evaluate(batch, batch_idx)
         if begun == validation:
             batches.append(batch_idx)
-            last.signals.number = number
+            os.kill(os.getpid(), number)
 
     run.task.validation_step = step
     return batches
@@ -96,3 +95,21 @@ def test_in_the_validation_after_the_last_step_what_was_saved_before_stays(
     assert caught.value.code == 130
     saved = Path(run.config.paths.run_dir) / "checkpoints" / "last.ckpt"
     assert torch.load(saved, weights_only=True)["global_step"] == 3
+
+
+def test_between_accumulated_batches_the_step_is_finished_and_saved(
+    start: Callable[..., Any],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run = start("tagging", "trainer.accumulate_grad_batches=4", "data.batch_size=2")
+    learn = run.task.training_step
+
+    def step(batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(batch, batch_idx)
+
+    run.task.training_step = step
+    with pytest.raises(Stopped, match="stopped after step 2, saved in"):
+        run.fit()
+    assert signal.getsignal(signal.SIGTERM) == before
