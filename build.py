@@ -19,6 +19,7 @@ from data.codec import Codec, codec_from_plain
 from data.spec import DataSpec
 from data.streaming import NO_END
 from tasks import checkpoint as checkpoints
+from tasks import determinism
 from tasks.base import Task
 from tasks.checkpoint_files import CheckpointFiles, reason
 from tasks.console import say
@@ -379,6 +380,7 @@ def trainer(config: Any) -> Trainer:
         callbacks=[instantiate(c) for c in callbacks],
         logger=[instantiate(c) for c in loggers] or False,
         precision=precision(settings["precision"], settings["trainer"]),
+        deterministic=determinism.choice(settings["deterministic"]),
         plugins=[CheckpointFiles()],
     )
 

@@ -105,9 +105,10 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError) and "could not be written" in str(error):  # of a checkpoint
         return str(error)
     if isinstance(error, RuntimeError) and "torch" in sys.modules:
+        from tasks.determinism import forbidden
         from tasks.finite import is_out_of_memory  # imports torch, so not before
 
-        return str(error).splitlines()[0] if is_out_of_memory(error) else None
+        return str(error).splitlines()[0] if is_out_of_memory(error) else forbidden(error)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     if not str(error) and error.__cause__ is not None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 import build
+from defaults import leaves, older
 from tasks import checkpoint, checkpoint_files, journal
 from tasks.console import say
 
@@ -150,23 +151,18 @@ def _free(config: Any, found: Earlier) -> tuple[tuple[str, ...], str]:
 
 
 def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ from those of an earlier run → (its value, this one's)."""
+    """Keys whose values differ from those of an earlier run → (its value, this one's).
+
+    A key that is younger than the run had its default there.
+    """
     stored = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(stored, dict)
-    was = dict(_flat(stored, str(stored["paths"]["run_dir"])))
-    now = dict(_flat(build.plain(config), str(config.paths.run_dir)))
+    run = str(config.paths.run_dir)
+    now = dict(leaves(build.plain(config), run))
+    was = older(dict(leaves(stored, str(stored["paths"]["run_dir"]))), now, run)
     keys = sorted(key for key in was.keys() | now.keys() if not _below(key, ASIDE))
     pairs = {key: (was.get(key), now.get(key)) for key in keys}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
-
-
-def _flat(node: Any, run: str, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by their keys, without the directory that the run lies in."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flat(value, run, f"{where}.{key}" if where else str(key))
-    else:
-        yield where, node.replace(run, "RUN") if isinstance(node, str) else node
 
 
 def _below(key: str, parts: tuple[str, ...]) -> bool:

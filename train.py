@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from launch import describe, keep_memory, name_task, place_tests, quote_plain_values, run_time
+from tasks.secrets import refuse_line
 
 OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
 
@@ -41,9 +42,11 @@ def run(config: DictConfig) -> float | None:
 
     import build
     import resume
+    import verify
 
     quiet()
     from tasks import checkpoint as checkpoints
+    from tasks import secrets
     from tasks.console import (
         say,
         show_audit,
@@ -56,6 +59,7 @@ def run(config: DictConfig) -> float | None:
     from tasks.stopping import Stopped
     from tasks.transfer import begin_from
 
+    secrets.refuse(build.plain(config))
     torch.set_float32_matmul_precision("high")
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
@@ -64,6 +68,10 @@ def run(config: DictConfig) -> float | None:
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     resume.check(config)
+    if config.verify:
+        if not verify.alike(config, overrides()):
+            sys.exit(1)
+        return None
     if config.find_lr:
         build.find_rate(config)
     if config.ckpt is not None and config.init is not None:
@@ -191,6 +199,7 @@ if __name__ == "__main__":
     sys.argv[1:] = name_task(place_tests(quote_plain_values(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are described below
     try:
+        refuse_line(sys.argv)
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -12,6 +12,7 @@ class AverageOfWeights(WeightAveraging):
     def __init__(self, **settings: Any) -> None:
         # the functional parts of buffers are copied, not averaged: some are counters
         super().__init__(use_buffers=False, **settings)
+        self._in_place = False  # whether the model's weights are the average just now
 
     @property
     def averaging(self) -> bool:
@@ -21,13 +22,23 @@ class AverageOfWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averaging:
             self._swap_models(pl_module)
+            self._in_place = True
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Not yet: the task counts and writes its samples after the callbacks' turn."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.averaging:  # before checkpoints, which Lightning puts last
+        self._put_back(pl_module)  # before checkpoints, which Lightning puts last
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._put_back(pl_module)
+
+    def _put_back(self, pl_module: LightningModule) -> None:
+        if self._in_place:
             self._swap_models(pl_module)
+            self._in_place = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averaging:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from data.codec import Codec
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
+from tasks import schedules
 from tasks.decoding import NAMES, ONLY, TextOptions
+from tasks.gradients import OneNorm
 from tasks.layers import parameter_groups
 from tasks.loggers import log_picture, log_table
 from tasks.metrics import SumCount, total
@@ -97,7 +98,7 @@ class PredictOptions:
         return configured.by(**(given | {"method": method}))
 
 
-class Task(LightningModule):
+class Task(OneNorm):
     """A model with its loss, its metrics, its samples and its optimiser, for one shape of RNN.
 
     A shape says how a batch is scored (`loss`), what is counted in evaluation (`evaluate`), which
@@ -211,6 +212,7 @@ class Task(LightningModule):
         return loss * (world * batches / self._reference)
 
     def on_after_backward(self) -> None:
+        super().on_after_backward()
         if self._accumulated is None or self.trainer.fit_loop._should_accumulate():
             return
         assert self._reference is not None
@@ -253,6 +255,8 @@ class Task(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._end("val")
+        if not self.trainer.sanity_checking:
+            schedules.tell((c.scheduler for c in self.trainer.lr_scheduler_configs), self.measured)
 
     def on_test_epoch_end(self) -> None:
         self._end("test")

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import callbacks
 from torch import Tensor
 
-from tasks import pictures
+from tasks import gradients, pictures
 from tasks.averaging import AverageOfWeights
 from tasks.loggers import AppendingCSV, log_picture
 from tasks.metrics import total
@@ -62,8 +62,7 @@ class GradientNorm(callbacks.Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if _logs_now(trainer):
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            pl_module.log("grad_norm", torch.nn.utils.get_total_norm(gradients))
+            pl_module.log("grad_norm", gradients.norm(pl_module, optimizer))
 
 
 class LearningRate(callbacks.Callback):

@@ -11,6 +11,7 @@ from lightning.pytorch import callbacks
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tasks import gradients
 from tasks.console import say
 
 
@@ -47,8 +48,7 @@ class Finite(callbacks.Callback):
     ) -> None:
         """ValueError, naming the step and the mend, once more than `skip` steps were not finite."""
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        checked = self._loss if scaled else torch.nn.utils.get_total_norm(gradients)
+        checked = self._loss if scaled else gradients.norm(pl_module, optimizer)
         if math.isfinite(checked.item()):
             return
         what = "gradient" if math.isfinite(self._loss.item()) else "loss"

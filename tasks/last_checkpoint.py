@@ -1,5 +1,6 @@
 """Saving what a training needs to go on, every few minutes and when it is asked to stop."""
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,9 @@ class LastCheckpoint(callbacks.Checkpoint):
     """`<folder>/last.ckpt`: after each epoch, every `minutes` within one, and on a signal.
 
     Within an epoch it saves only where gradients were just applied and no validation is due, so
-    that a run that goes on from there does all that the one before would have done.
+    that a run that goes on from there does all that the one before would have done. A signal within
+    a validation ends it: what is saved is the training before it, and a run that goes on begins
+    with that validation.
     """
 
     def __init__(self, *, folder: str, minutes: float = 10.0) -> None:
@@ -29,12 +32,16 @@ class LastCheckpoint(callbacks.Checkpoint):
         self.seconds = 60 * minutes
         self.signals = Signals()
         self._saved_at = 0.0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signals.listen()
-        self._saved_at = time.monotonic()
+        self._shared = 0.0  # batches of a validation that every rank has
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # in place of Lightning's own, which is there by now: in a validation, or between batches
+        # that are accumulated, it ends the process with nothing saved and exit code 0
+        self.signals.listen()
+        if trainer.received_sigterm:
+            self.signals.number = int(signal.SIGTERM)
+            trainer._signal_connector.received_sigterm = False
+        self._saved_at = time.monotonic()
         every, batches = trainer.accumulate_grad_batches, trainer.val_check_batch
         last = batches in (None, float("inf"), trainer.num_training_batches)
         if not last and int(batches) % every:
@@ -55,6 +62,30 @@ class LastCheckpoint(callbacks.Checkpoint):
         if number or self._due(trainer):
             self._save(trainer)
         self._stop(trainer, number)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._shared = float(sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
+        if trainer.world_size > 1:
+            least = -torch.tensor(self._shared, device=trainer.strategy.root_device)
+            self._shared = -float(trainer.strategy.reduce(least, reduce_op="max"))
+            self._shared *= math.isfinite(self._shared)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if not trainer.sanity_checking and batch_idx < self._shared:
+            self._stop(trainer, self._agreed(trainer))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        # here, and not before: the callbacks have put back what they had changed for a validation
+        if isinstance(exception, Stopped) and trainer.validating and not self._finished(trainer):
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()  # as at its first batch, where Lightning begins again
+            progress.increment_ready()
+            progress.increment_started()
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -83,11 +114,17 @@ class LastCheckpoint(callbacks.Checkpoint):
         number = torch.tensor(float(self.signals.number), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(number, reduce_op="max"))
 
+    def _finished(self, trainer: Trainer) -> bool:
+        """Whether Lightning would not go on, not even with a validation that is due."""
+        return 0 <= trainer.max_steps <= trainer.global_step
+
     def _stop(self, trainer: Trainer, number: int) -> None:
         if not number:
             return
         name = signal.Signals(number).name
         said = f"{name}: stopped after step {trainer.global_step:,}, saved in {self.path}"
+        if trainer.validating and self._finished(trainer):
+            said = f"{name}: stopped in the last validation; {self.path} is of an earlier step"
         user = getattr(signal, "SIGINT", None)
         again = requeue() if trainer.is_global_zero and number != user else ""
         raise Stopped(number, f"{said}; resume=true goes on from there{again}")

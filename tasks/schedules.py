@@ -1,7 +1,7 @@
 """Learning-rate schedules: factories (optimizer, total_steps) → what Lightning steps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -87,6 +87,31 @@ def step(
     return _by_step(optimizer, factor)
 
 
+class Plateau(ReduceLROnPlateau):
+    """Torch's, stepped as soon as a validation is over: before anything of it is saved.
+
+    Lightning would step it when the epoch's checkpoint is on the disk already, and a run that goes
+    on from there would never hear of that validation. Its calls, which bring no metric, do nothing.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, monitor: str, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+        self.monitor = monitor
+
+    def step(self, metrics: Any = None, epoch: int | None = None) -> None:
+        if metrics is not None:
+            super().step(metrics)
+
+    def hear(self, metrics: Mapping[str, float]) -> None:
+        """What a validation measured. ValueError where `monitor` is not in it."""
+        if self.monitor not in metrics:
+            raise ValueError(
+                f"scheduler.monitor={self.monitor} is not measured in validation: choose one of "
+                f"{', '.join(sorted(metrics))}"
+            )
+        self.step(metrics[self.monitor])
+
+
 def plateau(
     optimizer: Optimizer,
     total_steps: int,
@@ -96,6 +121,13 @@ def plateau(
     decay: float = 0.25,
     patience: int = 0,
 ) -> Schedule:
-    """Times `decay` whenever `monitor` has not improved for more than `patience` epochs."""
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=decay, patience=patience)
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+    """Times `decay` whenever `monitor` has not improved for more than `patience` validations."""
+    scheduler = Plateau(optimizer, monitor=monitor, mode=mode, factor=decay, patience=patience)
+    return {"scheduler": scheduler, "interval": "epoch", "reduce_on_plateau": False}
+
+
+def tell(schedulers: Iterable[Any], metrics: Mapping[str, float]) -> None:
+    """Tell those schedulers that depend on it what a validation measured."""
+    for scheduler in schedulers:
+        if isinstance(scheduler, Plateau):
+            scheduler.hear(metrics)

@@ -54,7 +54,7 @@ class Signals:
             raise KeyboardInterrupt
         if not self.number:
             name = signal.Signals(number).name
-            say(f"{name}: training stops after this step (or the validation that runs)")
+            say(f"{name}: training stops after this step (or batch of validation)")
         self.number = number
 
 

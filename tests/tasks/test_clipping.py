@@ -33,3 +33,21 @@ def test_gradients_are_bounded(algorithm: str, start: Any) -> None:
     assert bounded == pytest.approx([1e-3] * 3, rel=1e-3)
     if algorithm == "value":
         assert min(seen.norms) > 2e-3
+
+
+def test_the_norm_is_taken_once_a_step(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    norm = torch.nn.utils.get_total_norm
+
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        taken.append(norm(*args, **kwargs))
+        return taken[-1]
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", counted)
+    options = ["trainer.max_steps=4", "trainer.accumulate_grad_batches=2", "data.batch_size=8"]
+    run = start("classification", *options, "trainer.log_every_n_steps=1")
+    seen = Seen()
+    run.trainer.callbacks.append(seen)
+    run.fit()
+    assert len(taken) == 4  # of steps, not of batches; for Finite, the log and clipping
+    assert len({norm.item() for norm in taken}) == 4

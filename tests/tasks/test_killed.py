@@ -41,6 +41,9 @@ RUNS = {
         "classification", ["callbacks=early_stopping",
                            "trainer.max_epochs=25", "model.dropout=0.3"]
     ),
+    "tagging, a rate that falls on a plateau": (
+        "tagging", ["scheduler=plateau", "optimizer.lr=0.05", "trainer.max_epochs=25"]
+    ),
 }  # fmt: skip
 
 
@@ -97,6 +100,25 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
+# the same, in a process that sends itself a signal in the middle of a validation
+STOPS = """
+import os, runpy, signal, sys
+step, number, *sys.argv = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+sys.path.insert(0, os.getcwd())
+from tasks.base import Task
+evaluate = Task.validation_step
+
+def watch(task, batch, batch_idx):
+    assert task.global_step < step + 50, "it did not stop"
+    if task.global_step >= step:
+        os.kill(os.getpid(), number)
+    evaluate(task, batch, batch_idx)
+
+Task.validation_step = watch
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
 def history(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -133,3 +155,21 @@ def test_killed_and_resumed_equals_untouched(
     said = finish(again)
     assert "resume: going on after step" in said
     assert_alike(whole, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tagging, accumulated", "language model, two ranks"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_in_a_validation_and_resumed_equals_untouched(
+    name: str, number: signal.Signals, smalls: dict[str, list[str]], tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "one" / "whole", tmp_path / "other" / "stopped"
+    small = [*command(name, smalls, whole), "data.eval_batch_size=1", "trainer.max_epochs=3"]
+    finish(small)
+    again = [*small, f"hydra.run.dir={stopped}", "resume=true"]
+    process = start([sys.executable, "-c", STOPS, "5", str(number.value), *again[1:]])
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 128 + number, said
+    assert "stopped after step" in said and "saved in" in said
+    assert "resume: going on after step" in finish(again)
+    assert_alike(whole, stopped)

@@ -150,6 +150,27 @@ def test_metrics_and_answers_are_the_same_on_1_2_and_3_ranks(
 
 
 @pytest.mark.slow
+def test_cache_and_temperature_are_the_same_on_1_2_and_3_ranks(
+    smalls: dict[str, list[str]], tmp_path: Path
+) -> None:
+    closer = {"temperature": "true", "cache": "true", "cache_theta": "0", "cache_size": "50"}
+    options = [
+        *smalls["language_model"], *UNEVEN["language_model"], "trainer.max_steps=8",
+        *(f"task.evaluation.{name}={value}" for name, value in closer.items()),
+    ]  # fmt: skip
+    folder = tmp_path / "run1"
+    one = result(train(folder, 1, *options, f"hydra.run.dir={folder}"))["test"]
+    beside = {
+        name: value for name, value in one.items() if "cache" in name or "temperature" in name
+    }
+    assert len(beside) >= 2 and all(value != one["test/loss"] for value in beside.values())
+    for ranks in (2, 3):
+        place = f"hydra.run.dir={tmp_path}/run{ranks}"
+        said = train(tmp_path / f"run{ranks}", ranks, "fit=false", f"ckpt={folder}", place)
+        assert result(said)["test"] == pytest.approx(one, rel=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", STILL)
 def test_two_ranks_of_batch_b_learn_what_one_of_2b_does(
     shape: str, smalls: dict[str, list[str]], tmp_path: Path

@@ -1,12 +1,14 @@
 """A run that goes on from the middle of an epoch equals one that was never stopped."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 
 def written(folder: Path) -> Path:
@@ -38,3 +40,48 @@ def test_resumed_equals_not_interrupted(
     assert resumed.trainer.global_step == whole.trainer.global_step == 9
     for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class KeepEach(Callback):
+    """A copy of each `last.ckpt`, as a run that is killed just after it leaves it."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if last.exists():
+            shutil.copy(last, last.with_name(f"after_{trainer.current_epoch}.ckpt"))
+
+
+@pytest.mark.parametrize("often", [[], ["trainer.val_check_interval=2"]], ids=["", "within epochs"])
+def test_a_plateau_misses_no_validation_of_the_epoch_before(
+    often: list[str], start: Callable[..., Any]
+) -> None:
+    # a reduction follows every validation whose loss is not half of the best one
+    options = ["scheduler=plateau", "scheduler.decay=0.5", "trainer.max_epochs=4", *often]
+
+    def begin() -> Any:
+        run = start("classification", *options)
+        configure = run.task.configure_optimizers
+
+        def strict() -> Any:
+            made = configure()
+            made["lr_scheduler"]["scheduler"].threshold = 0.5
+            return made
+
+        run.task.configure_optimizers = strict
+        return run
+
+    def rate(run: Any) -> float:
+        return float(run.trainer.optimizers[0].param_groups[0]["lr"])
+
+    whole = begin()
+    whole.trainer.callbacks.append(KeepEach())
+    whole.fit()
+    validations = 4 * (2 if often else 1)
+    assert rate(whole) == pytest.approx(whole.config.optimizer.lr * 0.5 ** (validations - 1))
+    for epochs in (1, 2, 3):
+        saved = Path(whole.config.paths.run_dir) / "checkpoints" / f"after_{epochs}.ckpt"
+        resumed = begin()
+        resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved)
+        assert rate(resumed) == rate(whole)
+        for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
+            assert torch.equal(a, b)

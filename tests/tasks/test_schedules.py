@@ -64,15 +64,17 @@ def test_step_decays_by_a_factor_every_share() -> None:
     assert found == [1.0] * 4 + [0.5] * 2 + [0.25] * 2 + [0.125] * 2 + [0.0625]
 
 
-def test_plateau_waits_for_an_epoch_without_improvement() -> None:
+def test_plateau_waits_for_a_validation_without_improvement() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     made = schedules.plateau(optimizer, 100, monitor="val/loss", mode="min", decay=0.5)
-    assert (made["interval"], made["monitor"]) == ("epoch", "val/loss")
     found = []
     for loss in (3.0, 2.0, 2.5, 1.0, 1.0):
-        made["scheduler"].step(loss)
+        schedules.tell([made["scheduler"]], {"val/loss": loss, "val/accuracy": 0.5})
+        made["scheduler"].step()  # at an epoch's end, without a metric: nothing
         found.append(optimizer.param_groups[0]["lr"])
     assert found == [1.0, 1.0, 0.5, 0.5, 0.25]
+    with pytest.raises(ValueError, match=r"monitor=val/loss is not measured.*choose one of val/f1"):
+        schedules.tell([made["scheduler"]], {"val/f1": 0.5})
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "slanted_triangular"])
