@@ -5,6 +5,7 @@ import ctypes
 import difflib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -73,6 +74,16 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(trim_threshold, -1)  # never
         libc.mallopt(mmap_max, 0)
+
+
+def hold_requeue() -> None:
+    """Let SLURM's SIGUSR1 wait until a training listens for it (`tasks.stopping.Signals`).
+
+    Whoever does not listen is ended by it: a job whose time is nearly up while it still starts
+    would not be put into the queue again.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 
 def run_time() -> str:

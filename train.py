@@ -11,7 +11,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from launch import describe, keep_memory, name_task, place_tests, quote_plain_values, run_time
+from launch import (
+    describe,
+    hold_requeue,
+    keep_memory,
+    name_task,
+    place_tests,
+    quote_plain_values,
+    run_time,
+)
 from tasks.secrets import refuse_line
 
 OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
@@ -56,7 +64,7 @@ def run(config: DictConfig) -> float | None:
         show_samples,
     )
     from tasks.loggers import log_config
-    from tasks.stopping import Stopped
+    from tasks.stopping import Stopped, requeue
     from tasks.transfer import begin_from
 
     secrets.refuse(build.plain(config))
@@ -120,7 +128,7 @@ def run(config: DictConfig) -> float | None:
         try:
             trainer.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
         except Stopped as stopped:
-            say(str(stopped))
+            say(f"{stopped}{requeue(stopped) if trainer.is_global_zero else ''}")
             sys.exit(stopped.code)
         if trainer.interrupted:
             raise KeyboardInterrupt
@@ -200,6 +208,7 @@ if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are described below
     try:
         refuse_line(sys.argv)
+        hold_requeue()
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -12,7 +12,7 @@ from lightning.pytorch import callbacks
 
 from tasks import journal
 from tasks.checkpoint_files import LAST
-from tasks.stopping import Signals, Stopped, requeue
+from tasks.stopping import Signals, Stopped
 
 
 class LastCheckpoint(callbacks.Checkpoint):
@@ -125,6 +125,4 @@ class LastCheckpoint(callbacks.Checkpoint):
         said = f"{name}: stopped after step {trainer.global_step:,}, saved in {self.path}"
         if trainer.validating and self._finished(trainer):
             said = f"{name}: stopped in the last validation; {self.path} is of an earlier step"
-        user = getattr(signal, "SIGINT", None)
-        again = requeue() if trainer.is_global_zero and number != user else ""
-        raise Stopped(number, f"{said}; resume=true goes on from there{again}")
+        raise Stopped(number, f"{said}; resume=true goes on from there")

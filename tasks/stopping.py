@@ -21,6 +21,7 @@ class Stopped(Exception):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
+        self.number = number
         self.code = 128 + number  # what a shell reports of a process that a signal ended
 
 
@@ -28,7 +29,8 @@ class Signals:
     """Notes the first signal, and lets the second of Ctrl-C interrupt at once.
 
     SIGUSR1 is noted in a SLURM job alone, where `--signal=USR1@120` sends it before the job's time
-    is up; elsewhere it keeps its meaning.
+    is up; elsewhere it keeps its meaning. What came while the job was still starting has waited
+    (`launch.hold_requeue`).
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,8 @@ class Signals:
             if number == getattr(signal, "SIGUSR1", None) and "SLURM_JOB_ID" not in os.environ:
                 continue
             self._before[number] = signal.signal(number, self._note)
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
     def leave(self) -> None:
         for number, handler in self._before.items():
@@ -58,14 +62,16 @@ class Signals:
         self.number = number
 
 
-def requeue(run: Callable[..., Any] = subprocess.run) -> str:
-    """Put this SLURM job into the queue again, and say so; nothing outside SLURM.
+def requeue(stopped: Stopped, run: Callable[..., Any] = subprocess.run) -> str:
+    """Put this SLURM job into the queue again, and say so; nothing outside SLURM or after Ctrl-C.
 
-    The job's command must hold resume=true, so that it goes on where it stopped.
+    SLURM ends the job at once: this is the last thing that it does. The job's command must hold
+    resume=true, so that it goes on where it stopped.
     """
     job, restarts = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
-    if job is None or shutil.which("scontrol") is None:
+    if job is None or shutil.which("scontrol") is None or stopped.number == signal.SIGINT:
         return ""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     name = f"{array}_{task}" if array and task else job
     done = run(["scontrol", "requeue", name], capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """The command line's `resume`: what it goes on with, and what it refuses."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,10 +18,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-def train(*overrides: str) -> subprocess.Popen[str]:
+def train(*overrides: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "train.py", *SMALL, *overrides], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -52,6 +53,41 @@ def test_a_signal_saves_and_says_so_and_it_goes_on(number: signal.Signals, tmp_p
     wait_for(run / "metrics.csv", rows + 3, process)
     process.send_signal(signal.SIGTERM)
     assert "resume: going on after step" in said(process)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("early", [True, False])
+def test_slurms_signal_saves_first_and_then_requeues_even_while_the_job_starts(
+    early: bool, tmp_path: Path
+) -> None:
+    run, asked = tmp_path / "runs" / "one", tmp_path / "asked"
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >{asked}\nls {run}/checkpoints >>{asked}\n')
+    scontrol.chmod(0o755)
+    path = f"{scontrol.parent}:{os.environ['PATH']}"
+    endless = ["trainer.max_epochs=2000", f"hydra.run.dir={run}"]
+    process = train(*endless, PATH=path, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2")
+    if early:
+        while not held(process.pid):
+            assert process.poll() is None, said(process)
+            time.sleep(0.01)
+    else:
+        wait_for(run / "metrics.csv", 8, process)
+    process.send_signal(signal.SIGUSR1)
+    text = said(process)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "SLURM job 7 was requeued (restart 3)" in text
+    command, *files = asked.read_text().splitlines()
+    assert command == "requeue 7" and "last.ckpt" in files
+
+
+def held(process: int) -> bool:
+    """Whether SIGUSR1 waits in this process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
 @pytest.mark.slow
