@@ -106,12 +106,12 @@ import os, runpy, signal, sys
 step, number, *sys.argv = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 sys.path.insert(0, os.getcwd())
 from tasks.base import Task
-evaluate = Task.validation_step
+evaluate, sent = Task.validation_step, []
 
 def watch(task, batch, batch_idx):
-    assert task.global_step < step + 50, "it did not stop"
+    assert not sent, "it did not stop"
     if task.global_step >= step:
-        os.kill(os.getpid(), number)
+        sent.append(os.kill(os.getpid(), number))
     evaluate(task, batch, batch_idx)
 
 Task.validation_step = watch
@@ -164,7 +164,7 @@ def test_stopped_in_a_validation_and_resumed_equals_untouched(
     name: str, number: signal.Signals, smalls: dict[str, list[str]], tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "one" / "whole", tmp_path / "other" / "stopped"
-    small = [*command(name, smalls, whole), "data.eval_batch_size=1", "trainer.max_epochs=3"]
+    small = [*command(name, smalls, whole), "data.eval_batch_size=1", "trainer.max_epochs=2"]
     finish(small)
     again = [*small, f"hydra.run.dir={stopped}", "resume=true"]
     process = start([sys.executable, "-c", STOPS, "5", str(number.value), *again[1:]])
