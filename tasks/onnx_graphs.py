@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.pooling import valid_steps
 from models.rolled import rolled
 from models.state import State, leaves
 from tasks.base import Task
@@ -72,18 +73,23 @@ class Step(nn.Module):
 
 
 class Whole(nn.Module):
-    """Right-padded sequences and their lengths → an answer each, or one a step."""
+    """Right-padded sequences and their lengths → an answer each, or one a step, 0 on pads."""
 
     def __init__(self, model: Any, answer: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.model, self.answer = model, answer
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        return self.answer(self.model, self.model(inputs, lengths)[0])
+        answers = self.answer(self.model, self.model(inputs, lengths)[0])
+        if answers.dim() == 2:
+            return answers
+        return _emptied(answers, valid_steps(lengths, inputs.size(1)))
 
 
 class Encode(nn.Module):
-    """A sentence with its length, or a picture → the decoder's first state, and what it reads."""
+    """Texts with their lengths, or pictures → the decoder's first state, and what it reads, 0 where
+    there is nothing.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -91,7 +97,8 @@ class Encode(nn.Module):
 
     def forward(self, source: tuple[Tensor, ...]) -> tuple[State, State]:
         memory = self.model.encode(*source)
-        return self.model.initial_state(memory), tuple(memory)
+        parts = (_emptied(part, memory.mask) if part.dim() == 3 else part for part in memory)
+        return self.model.initial_state(memory), tuple(parts)
 
 
 class Decode(nn.Module):
@@ -105,6 +112,11 @@ class Decode(nn.Module):
         self, token: Tensor, state: State, memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, State]:
         return self.model.step(token, state, self.kind(*memory))
+
+
+def _emptied(values: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, D) with zeros where the mask (B, T) is False: what a pad would say is left open."""
+    return values.masked_fill(~mask[:, :, None], 0.0)
 
 
 def log_probs(model: Any, hidden: Tensor) -> Tensor:
