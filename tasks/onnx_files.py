@@ -55,13 +55,7 @@ def write(task: Task, checkpoint: Mapping[str, Any], folder: Path) -> dict[str, 
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         for graph in made.graphs:
             path = Path(place) / graph.name
-            _export(graph, path, _label(task, checkpoint))
-            found[graph.name] = difference(graph, path)
-            if not found[graph.name] <= TOLERANCE:
-                raise ValueError(
-                    f"{graph.name} is not what PyTorch computes: their outputs differ by "
-                    f"{found[graph.name]:.2g}, more than {TOLERANCE:g}"
-                )
+            found[graph.name] = save(graph, path, _label(task, checkpoint))
             files[graph.name] = _described(graph, path) | {"difference": found[graph.name]}
         content = json.dumps(
             _description(task, checkpoint, made, files), ensure_ascii=False, indent=1
@@ -71,6 +65,21 @@ def write(task: Task, checkpoint: Mapping[str, Any], folder: Path) -> dict[str, 
             shutil.move(Path(place) / name, folder / name)
         (folder / MODEL).write_text(content + "\n", encoding="utf-8")  # last: all is there
     return found
+
+
+def save(graph: Graph, path: Path, label: Mapping[str, str] | None = None) -> float:
+    """Write one network, with a label as its metadata → its largest difference from PyTorch.
+
+    ValueError where ONNX lacks what it does, or it is further than `TOLERANCE` from PyTorch's.
+    """
+    _export(graph, path, label or {})
+    apart = difference(graph, path)
+    if not apart <= TOLERANCE:
+        raise ValueError(
+            f"{graph.name} is not what PyTorch computes: their outputs differ by {apart:.2g}, "
+            f"more than {TOLERANCE:g}"
+        )
+    return apart
 
 
 def difference(graph: Graph, path: Path, steps: int = 20) -> float:
@@ -113,7 +122,7 @@ def _apart(got: Tensor, right: Tensor) -> float:
     return apart.max().item() if apart.numel() else 0.0
 
 
-def _export(graph: Graph, path: Path, label: dict[str, str]) -> None:
+def _export(graph: Graph, path: Path, label: Mapping[str, str]) -> None:
     given = graph.draw(3, 5)
     dims = (dict(enumerate(named)) for named in graph.inputs.values())
     shapes = _like(given, dims)

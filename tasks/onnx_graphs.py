@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.pooling import valid_steps
 from models.rolled import rolled
-from models.state import State, leaves
+from models.state import State, leaves, map_state
 from tasks.base import Task
 
 Dims = tuple[
@@ -102,16 +102,18 @@ class Encode(nn.Module):
 
 
 class Decode(nn.Module):
-    """One step of a decoder over a memory of this kind."""
+    """One step of a decoder; a state and a memory such as these come as their tensors in turn."""
 
-    def __init__(self, model: Any, kind: Callable[..., Any]) -> None:
+    def __init__(self, model: Any, state: State, memory: Any) -> None:
         super().__init__()
-        self.model, self.kind = model, kind
+        self.model, self.state, self.kind = model, state, type(memory)
 
     def forward(
-        self, token: Tensor, state: State, memory: tuple[Tensor, ...]
+        self, token: Tensor, state: tuple[Tensor, ...], memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, State]:
-        return self.model.step(token, state, self.kind(*memory))
+        parts = iter(state)
+        given = map_state(lambda _: next(parts), self.state)
+        return self.model.step(token, given, self.kind(*memory))
 
 
 def _emptied(values: Tensor, mask: Tensor) -> Tensor:
@@ -162,14 +164,19 @@ def _labelling(task: Any) -> Export:
     return Export([whole, step], model.stack.initial_state(1))
 
 
-def _step(
-    task: Any,
-    about: str,
+def stepping(
+    model: Any,
     answer: Callable[[Any, Tensor], Tensor],
     reads: str,
     answers: str,
+    *,
+    draw: Callable[[int, int], tuple[State, ...]],
+    about: str = "",
 ) -> Graph:
-    model = task.model
+    """The step of a model that has `inputs`, a `stack` and a `head`; `draw` gives input and state.
+
+    `reads` and `answers` name the input and the output.
+    """
     states = _numbered("state", leaves(model.stack.initial_state(1)))
     following = {f"next_{name}": name for name in states}
     return Graph(
@@ -177,11 +184,20 @@ def _step(
         about=about,
         network=Step(rolled(model), answer),
         plain=Step(model, answer),
-        draw=lambda batch, _: (_drawn(task, batch), model.stack.initial_state(batch)),
+        draw=draw,
         inputs={reads: BATCH, **states},
         outputs={answers: BATCH, **dict.fromkeys(following, BATCH)},
         carried=following,
     )
+
+
+def _step(
+    task: Any, about: str, answer: Callable[[Any, Tensor], Tensor], reads: str, answers: str
+) -> Graph:
+    def draw(batch: int, _: int) -> tuple[State, ...]:
+        return _drawn(task, batch), task.model.stack.initial_state(batch)
+
+    return stepping(task.model, answer, reads, answers, draw=draw, about=about)
 
 
 def _generation(task: Any) -> Export:
@@ -196,10 +212,10 @@ def _generation(task: Any) -> Export:
     def given(batch: int, length: int) -> tuple[State, ...]:
         token = torch.randint(task.spec.output_vocabulary.size, (batch,))
         state, memory = Encode(model)(*source(batch, length))
-        return token, state, memory
+        return token, tuple(leaves(state)), memory
 
     memory = model.encode(*source(1, 1)[0])
-    of_layers, fed, seen = model.initial_state(memory)
+    begin = of_layers, fed, seen = model.initial_state(memory)
     plain = leaves((of_layers, fed))
     states = _numbered("state", plain) | _numbered("state", leaves(seen), len(plain), MEMORY)
     parts = {f"memory.{name}": BATCH if name == "summary" else MEMORY for name in memory._fields}
@@ -217,8 +233,8 @@ def _generation(task: Any) -> Export:
     decoder = Graph(
         name="decoder.onnx",
         about="the symbol before → the log-probabilities of the next, and where it looked",
-        network=Decode(copy, type(memory)),
-        plain=Decode(model, type(memory)),
+        network=Decode(copy, begin, memory),
+        plain=Decode(model, begin, memory),
         draw=given,
         inputs={"tokens": BATCH, **states, **parts},
         outputs={
