@@ -44,7 +44,7 @@ def runners(name: str, batch: int, folder: Path) -> dict[str, Callable[[], None]
 
     from models.language_model import LanguageModel
     from models.state import leaves
-    from tasks import onnx_files, onnx_graphs
+    from tasks import onnx_graphs, onnx_networks, onnx_saving
 
     torch.manual_seed(0)
     model = LanguageModel(
@@ -55,9 +55,9 @@ def runners(name: str, batch: int, folder: Path) -> dict[str, Callable[[], None]
     def drawn(rows: int, _: int) -> Any:
         return torch.randint(SYMBOLS, (rows,)), model.initial_state(rows)
 
-    graph = onnx_graphs.stepping(model, onnx_graphs.log_probs, "tokens", "log_probs", draw=drawn)
+    graph = onnx_graphs.stepping(model, onnx_networks.log_probs, "tokens", "log_probs", draw=drawn)
     path = folder / f"{name}.onnx"
-    onnx_files.save(graph, path)
+    onnx_saving.save(graph, path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options)

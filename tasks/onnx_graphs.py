@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.pooling import valid_steps
 from models.rolled import rolled
-from models.state import State, leaves, map_state
+from models.state import State, leaves
 from tasks.base import Task
+from tasks.onnx_networks import Answer, Decode, Encode, Step, Whole, log_probs
 
 Dims = tuple[
     str, ...
@@ -60,71 +60,6 @@ def export_of(task: Task) -> Export:
     return TASKS[task.name](task)
 
 
-class Step(nn.Module):
-    """One step of a language model or a tagger, or of a classifier that answers by its last one."""
-
-    def __init__(self, model: Any, answer: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self.answer = model, answer
-
-    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        outputs, after = self.model.stack.step(self.model.inputs(inputs), state)
-        return self.answer(self.model, outputs), after
-
-
-class Whole(nn.Module):
-    """Right-padded sequences and their lengths → an answer each, or one a step, 0 on pads."""
-
-    def __init__(self, model: Any, answer: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self.answer = model, answer
-
-    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        answers = self.answer(self.model, self.model(inputs, lengths)[0])
-        if answers.dim() == 2:
-            return answers
-        return _emptied(answers, valid_steps(lengths, inputs.size(1)))
-
-
-class Encode(nn.Module):
-    """Texts with their lengths, or pictures → the decoder's first state, and what it reads, 0 where
-    there is nothing.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, source: tuple[Tensor, ...]) -> tuple[State, State]:
-        memory = self.model.encode(*source)
-        parts = (_emptied(part, memory.mask) if part.dim() == 3 else part for part in memory)
-        return self.model.initial_state(memory), tuple(parts)
-
-
-class Decode(nn.Module):
-    """One step of a decoder; a state and a memory such as these come as their tensors in turn."""
-
-    def __init__(self, model: Any, state: State, memory: Any) -> None:
-        super().__init__()
-        self.model, self.state, self.kind = model, state, type(memory)
-
-    def forward(
-        self, token: Tensor, state: tuple[Tensor, ...], memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor, State]:
-        parts = iter(state)
-        given = map_state(lambda _: next(parts), self.state)
-        return self.model.step(token, given, self.kind(*memory))
-
-
-def _emptied(values: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, D) with zeros where the mask (B, T) is False: what a pad would say is left open."""
-    return values.masked_fill(~mask[:, :, None], 0.0)
-
-
-def log_probs(model: Any, hidden: Tensor) -> Tensor:
-    return model.head.log_probs(hidden)
-
-
 def _language_model(task: Any) -> Export:
     name, what = ("keys", "one frame of keys") if task.plays else ("tokens", "one symbol")
     about = f"{what} → the log-probabilities of the next"
@@ -166,7 +101,7 @@ def _labelling(task: Any) -> Export:
 
 def stepping(
     model: Any,
-    answer: Callable[[Any, Tensor], Tensor],
+    answer: Answer,
     reads: str,
     answers: str,
     *,
@@ -191,9 +126,7 @@ def stepping(
     )
 
 
-def _step(
-    task: Any, about: str, answer: Callable[[Any, Tensor], Tensor], reads: str, answers: str
-) -> Graph:
+def _step(task: Any, about: str, answer: Answer, reads: str, answers: str) -> Graph:
     def draw(batch: int, _: int) -> tuple[State, ...]:
         return _drawn(task, batch), task.model.stack.initial_state(batch)
 

@@ -14,7 +14,7 @@ import torch
 import export
 import predict
 from models.state import leaves
-from tasks import onnx_files, onnx_graphs
+from tasks import onnx_files, onnx_graphs, onnx_networks, onnx_saving
 from tasks.base import PredictOptions
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e '.[onnx]'")
@@ -222,14 +222,14 @@ def test_what_is_not_what_pytorch_computes_is_not_given_away(
 ) -> None:
     task = start("language_model", "model.hidden_size=8").task
 
-    class Off(onnx_graphs.Step):
+    class Off(onnx_networks.Step):
         def forward(self, inputs: Any, state: Any) -> Any:
             answers, after = super().forward(inputs, state)
             return answers + 2e-4, after
 
     export_of = onnx_graphs.export_of(task)
     (graph,) = export_of.graphs
-    wrong = graph.__class__(**{**vars(graph), "plain": Off(task.model, onnx_graphs.log_probs)})
+    wrong = graph.__class__(**{**vars(graph), "plain": Off(task.model, onnx_networks.log_probs)})
     monkeypatch.setattr(onnx_files, "export_of", lambda _: onnx_graphs.Export([wrong]))
     with pytest.raises(ValueError, match=r"step.onnx is not what PyTorch computes.*0\.0002"):
         onnx_files.write(task, {"unroll": task.record}, tmp_path / "out")
@@ -238,12 +238,12 @@ def test_what_is_not_what_pytorch_computes_is_not_given_away(
 
 def test_not_a_number_is_no_equal() -> None:
     a = torch.tensor([1.0, -torch.inf, 1000.0])
-    assert onnx_files._apart(a, a) == 0
-    assert onnx_files._apart(a + torch.tensor([0.5, 0.0, 0.0]), a) == pytest.approx(0.5)
-    assert onnx_files._apart(a + torch.tensor([0.0, 0.0, 1.0]), a) == pytest.approx(0.01)
+    assert onnx_saving._apart(a, a) == 0
+    assert onnx_saving._apart(a + torch.tensor([0.5, 0.0, 0.0]), a) == pytest.approx(0.5)
+    assert onnx_saving._apart(a + torch.tensor([0.0, 0.0, 1.0]), a) == pytest.approx(0.01)
     for wrong in (torch.nan, torch.inf):
-        assert onnx_files._apart(torch.tensor([wrong]), torch.tensor([1.0])) == np.inf
-    assert onnx_files._apart(torch.zeros(2), torch.zeros(1)) == np.inf
+        assert onnx_saving._apart(torch.tensor([wrong]), torch.tensor([1.0])) == np.inf
+    assert onnx_saving._apart(torch.zeros(2), torch.zeros(1)) == np.inf
 
 
 def test_what_cannot_be_exported_is_told(
