@@ -85,7 +85,7 @@ def _export(graph: Graph, path: Path, label: Mapping[str, str]) -> None:
                 graph.network, given, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET,
                 input_names=[*graph.inputs], output_names=[*graph.outputs], verbose=False,
             )  # fmt: skip
-        except torch.onnx.errors.OnnxExporterError as error:
+        except Exception as error:  # the exporter's packages raise any kind
             raise ValueError(
                 f"{graph.name} cannot be written: what it does is not in ONNX ({_reason(error)})"
             ) from error
