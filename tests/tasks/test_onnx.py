@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose
 
+import build
 import export
 import predict
+from data.piano_roll import KEYS, PianoRollCodec
+from data.spec import DataSpec
 from models.state import leaves
 from tasks import onnx_files, onnx_graphs, onnx_networks, onnx_saving
 from tasks.base import PredictOptions
@@ -162,6 +166,21 @@ def test_texts_are_written_as_predict_writes_them(shape: str, start: Any, tmp_pa
     options = PredictOptions(beam_size=1, max_length=length)
     assert texts == [answer["text"] for answer in run.task.eval().predict(raw, options)]
     assert len(set(texts)) > 1
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_model_of_music_reads_keys(start: Any, tmp_path: Path) -> None:
+    chosen = ["task=language_model", "data=poly_music_jsb", "model.hidden_size=12", "trainer=cpu"]
+    config = compose("config", [*chosen, f"paths.run_dir={tmp_path}/run"])
+    spec = DataSpec(keys=KEYS, input_features=KEYS)
+    build.choose_monitor(config, spec)
+    task = build.task(config, spec, PianoRollCodec())
+    made, model = Exported(task, tmp_path / "out"), task.model.eval()
+    keys = torch.randint(2, (3, KEYS)).float()
+    hidden, _ = model.step(keys, model.initial_state(3))
+    found = made("step.onnx", {"keys": keys, **made.start(3)})
+    assert close(found["log_probs"], model.head.log_probs(hidden))
 
 
 BESIDE = [
