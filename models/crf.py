@@ -23,6 +23,8 @@ class CRFHead(SoftmaxHead):
     also scores which classes begin and end a sequence. Without transitions it is a softmax.
     """
 
+    stepwise = False
+
     def __init__(
         self,
         *,

@@ -17,6 +17,8 @@ from models.cross_entropy import IGNORED, linear_cross_entropy
 class Head(nn.Module):
     """Hidden vectors (..., D) → numbers, and the loss of many positions as (sum, count)."""
 
+    stepwise = True  # whether an answer depends on its own hidden vector alone
+
     def forward(self, hidden: Tensor) -> Tensor:
         """The layer's plain numbers: (..., D) → (..., V) logits or real values."""
         raise NotImplementedError

@@ -12,6 +12,8 @@ class Pooling(nn.Module):
     the rows were read R times.
     """
 
+    needs_all = True  # whether earlier outputs than the last one count
+
     def __init__(self, *, input_size: int, bidirectional: bool = False) -> None:
         """`bidirectional`: the second half of D was read from right to left."""
         super().__init__()
@@ -28,6 +30,8 @@ class Pooling(nn.Module):
 
 class Last(Pooling):
     """What stood last when the row had been read: for the way back that is its first step."""
+
+    needs_all = False
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         last = (mask.sum(1) - 1).clamp(min=0)

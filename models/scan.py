@@ -29,6 +29,21 @@ def linear_scan_loop(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
+def rotating_scan(radius: Tensor, angle: Tensor, update: Tensor, initial: Tensor) -> Tensor:
+    """h_t = r_t exp(iθ) h_{t-1} + b_t of complex h and b, whose real and imaginary parts alternate.
+
+    r (S,) or (B, T, S), θ (S,), b (B, T, 2 S), h_0 (B, 2 S) → all h (B, T, 2 S).
+    """
+    if update.size(1) == 1:  # in real numbers: ONNX knows no others
+        real, imaginary = initial.unsqueeze(1).unflatten(-1, (-1, 2)).unbind(-1)
+        keep, turn = radius * angle.cos(), radius * angle.sin()
+        parts = [keep * real - turn * imaginary, turn * real + keep * imaginary]
+        return torch.stack(parts, dim=-1).flatten(-2) + update
+    updates, start = (torch.view_as_complex(v.unflatten(-1, (-1, 2))) for v in (update, initial))
+    decay = torch.polar(radius, angle.expand_as(radius)).expand_as(updates)
+    return torch.view_as_real(linear_scan(decay, updates, start)).flatten(-2)
+
+
 Step = Callable[..., Tensor]  # (previous (..., S), *inputs (..., S), *parameters) → next (..., S)
 
 

@@ -84,9 +84,10 @@ class Additive(Score):
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         # (B, T, S, A) is the sum of every query and every key: made for a few queries at a time.
         steps = max(1, CHUNK // max(1, keys.numel()))
+        moved = self.query(queries)
+        pieces = (moved,) if queries.size(1) == 1 else moved.split(steps, dim=1)
         parts = [
-            self.weigh(torch.tanh(part[:, :, None] + keys[:, None])).squeeze(-1)
-            for part in self.query(queries).split(steps, dim=1)
+            self.weigh(torch.tanh(part[:, :, None] + keys[:, None])).squeeze(-1) for part in pieces
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

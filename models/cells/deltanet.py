@@ -95,13 +95,12 @@ def delta_rule(
     rate = F.pad(rate, (0, missing))
     query, key, value = (part.unflatten(2, (-1, chunk)) for part in (query, key, value))
     rate = rate.unflatten(2, (-1, chunk))[..., None]
-    likeness = rate * (key @ key.transpose(-1, -2))
-    solved = torch.linalg.solve_triangular(
-        likeness.tril(-1),
-        torch.cat([rate * key, rate * value], -1),
-        upper=False,
-        unitriangular=True,
-    )
+    solved = torch.cat([rate * key, rate * value], -1)
+    if chunk > 1:  # one step alone has none before it
+        likeness = rate * (key @ key.transpose(-1, -2))
+        solved = torch.linalg.solve_triangular(
+            likeness.tril(-1), solved, upper=False, unitriangular=True
+        )
     keys, values = solved.split(key.size(-1), dim=-1)
     scores = (query @ key.transpose(-1, -2)).tril()
     outputs = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.cells.initial import gate_bias
 from models.recurrent import ScanLayer
-from models.scan import linear_scan
+from models.scan import linear_scan, rotating_scan
 
 
 class HGRN(ScanLayer):
@@ -63,14 +63,7 @@ class HGRN(ScanLayer):
         keep, update, *_ = coefficients
         if self.angle is None:
             return linear_scan(keep, update, before)
-        decay = torch.polar(keep, self.angle.expand_as(keep))
-        hidden = linear_scan(decay, _complex(update), _complex(before))
-        return torch.view_as_real(hidden).flatten(-2)
+        return rotating_scan(keep, self.angle, update, before)
 
     def readout(self, coefficients: tuple[Tensor, ...], hidden: Tensor, before: Tensor) -> Tensor:
         return self.leave(self.norm(hidden) * coefficients[2].sigmoid())
-
-
-def _complex(parts: Tensor) -> Tensor:
-    """Real and imaginary parts side by side (..., 2 H) → complex (..., H)."""
-    return torch.view_as_complex(parts.unflatten(-1, (-1, 2)))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.recurrent import ScanLayer
-from models.scan import linear_scan
+from models.scan import rotating_scan
 
 
 class LRU(ScanLayer):
@@ -55,23 +55,20 @@ class LRU(ScanLayer):
             nn.init.xavier_uniform_(self.skip)
         self.gate = nn.Linear(hidden_size, hidden_size) if gated else None
 
-    def eigenvalues(self) -> Tensor:
-        """λ (H,), complex."""
-        return torch.polar(torch.exp(-self.log_rate.exp()), self.log_phase.exp())
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+        """λ, its size (H,) and its phase (H,)."""
+        return torch.exp(-self.log_rate.exp()), self.log_phase.exp()
 
     def coefficients(self, inputs: Tensor, tail: Tensor | None) -> tuple[Tensor, ...]:
         norm = torch.sqrt(-torch.expm1(-2 * self.log_rate.exp()))  # γ, which scales the rows of B
         weight = self.read.weight * norm.repeat_interleave(2)[:, None]
-        update = self.full(F.linear(inputs, weight)).unflatten(-1, (-1, 2))
+        update = self.full(F.linear(inputs, weight))
         vector = self.skip.dim() == 1
         skip = inputs * self.skip if vector else F.linear(inputs, self.skip)
-        return torch.view_as_complex(update), skip
+        return update, skip
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
-        update = coefficients[0]
-        initial = torch.view_as_complex(before.unflatten(-1, (-1, 2)))
-        hidden = linear_scan(self.eigenvalues().expand_as(update), update, initial)
-        return torch.view_as_real(hidden).flatten(-2)
+        return rotating_scan(*self.eigenvalues(), coefficients[0], before)
 
     def readout(self, coefficients: tuple[Tensor, ...], hidden: Tensor, before: Tensor) -> Tensor:
         outputs = self.write(hidden) + coefficients[1]

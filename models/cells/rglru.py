@@ -62,7 +62,9 @@ class RGLRU(ScanLayer):
         parts = filtered.reshape(-1, blocks, size).transpose(0, 1)  # (blocks, B T, size)
         gates = torch.baddbmm(self.gates_bias.expand(-1, 1, -1), parts, self.gates)
         rate = -SHARPNESS * F.softplus(-self.decay)
-        return *_Gates.apply(filtered, gates, rate), gate, entered
+        # for one step passes cost more than they save, and ONNX has no writing into a view
+        run = gates_plain if inputs.size(1) == 1 else _Gates.apply
+        return *run(filtered, gates, rate), gate, entered
 
     def scan(self, coefficients: tuple[Tensor, ...], before: Tensor) -> Tensor:
         keep, update, *_ = coefficients

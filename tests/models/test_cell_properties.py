@@ -98,7 +98,7 @@ def test_irnn_starts_as_an_identity() -> None:
 def test_lru_eigenvalues_stay_inside_the_unit_circle_through_training() -> None:
     torch.manual_seed(3)
     layer = LRU(input_size=D, hidden_size=H)
-    radius = layer.eigenvalues().abs()
+    radius = layer.eigenvalues()[0]
     assert radius.min() >= 0.9 - 1e-4 and radius.max() <= 0.999 + 1e-4
     optimizer = torch.optim.SGD(layer.parameters(), lr=3.0)
     inputs = sequence(4, 30, D)
@@ -107,7 +107,7 @@ def test_lru_eigenvalues_stay_inside_the_unit_circle_through_training() -> None:
         (-layer(inputs)[0].square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
         optimizer.step()
-        assert (layer.eigenvalues().abs() < 1).all()
+        assert (layer.eigenvalues()[0] < 1).all()
 
 
 def test_rhn_of_depth_one_is_a_highway_step() -> None:
