@@ -53,10 +53,12 @@ def run(config: DictConfig) -> float | None:
         show_samples,
     )
     from tasks.loggers import log_config
+    from tasks.memory import check_trains
     from tasks.stopping import Stopped
     from tasks.transfer import begin_from
 
     torch.set_float32_matmul_precision("high")
+    build.check_run(config)
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
     if config.model.get("budget") is not None:
@@ -93,6 +95,7 @@ def run(config: DictConfig) -> float | None:
     else:
         task.initialise()
     if config.fit:
+        check_trains(task, build.plain(config)["model"], "model")
         build.bring_teacher(task)
     if beginning is not None and earlier is None:
         say(f"init: {begin_from(task, beginning, where=config.init)}")

@@ -12,6 +12,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from data.codec import Codec
+from data.declared import check_values
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
 from tasks.decoding import NAMES, ONLY, TextOptions
@@ -64,6 +65,7 @@ class PredictOptions:
     mbr_metric: str = "chrf"
 
     def __post_init__(self) -> None:
+        check_values(vars(self), PredictOptions)
         for name in ("batch_size", "beam_size", "n_best", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.codec import Codec, codec_from_plain
 from tasks import exported
@@ -115,8 +116,10 @@ def last(place: str | Path, count: int) -> list[Path]:
 
 def restore(task: Task, checkpoint: dict[str, Any]) -> None:
     """Put the weights into a task. ValueError names what does not fit."""
-    own, given = task.state_dict(), checkpoint["state_dict"]
+    own, given = task.state_dict(), checkpoint.get("state_dict")
     where = checkpoint.get("path", "the checkpoint")
+    if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
+        raise ValueError(f"{where} has no state_dict of tensors: it is no checkpoint of Unroll")
     _check_vocabularies(task, checkpoint, where)
     for key in own.keys() | given.keys():
         if key not in own or key not in given:
