@@ -127,8 +127,13 @@ def check_run(config: Any) -> None:
     settings = plain(config)
     for key, hint in OF_RUN.items():
         check_value(settings[key], hint, key)
-    for part in ("data", "task", "trainer", "callbacks", "logger"):
-        check_arguments(settings.get(part), part, find=_found)
+    for part in ("data", "task", "trainer"):
+        check_arguments(settings[part], part, find=_found)
+    for part in ("callbacks", "logger"):
+        check_value(settings[part], dict[str, Any] | None, part)
+        for name, one in (settings[part] or {}).items():
+            check_value(one, dict[str, Any] | None, f"{part}.{name}")
+            check_arguments(one, f"{part}.{name}", find=_found)
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed={config.seed}: give a number from 0 to {2**32 - 1}")
 
@@ -141,16 +146,21 @@ def check_stream(config: Any) -> None:
         raise ValueError(NO_END)
 
 
-def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Task:
+def task(
+    config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "", *, trains: bool = False
+) -> Task:
     """The task with its model, built for the data that `spec` and `codec` describe.
 
     In `config` the hidden sizes that meet a `model.budget` take its place.
     """
     meet_budget(config, spec=spec, codec=codec)
     settings = plain(config)
+    check_arguments(settings["task"], "task", find=_found)
     _check_keys(settings["task"])
     factory = instantiate({**settings["task"], "_partial_": True}, "task")
-    check_fits(lambda: factory(spec=spec, codec=codec), settings["task"]["model"], "model")
+    check_fits(
+        lambda: factory(spec=spec, codec=codec), settings["task"]["model"], "model", trains=trains
+    )
     built: Task = factory(spec=spec, codec=codec)
     built.record = {
         "config": settings,
@@ -254,16 +264,18 @@ def _sizes(node: Mapping[str, Any], name: str, where: str = "model") -> dict[str
 
 def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     """The task that a checkpoint describes, without its weights and without the data."""
+    own, no_model = codec(record), "the checkpoint describes no model that can be built"
     try:
-        spec, own = DataSpec.from_plain(record["spec"]), codec(record)
+        spec = DataSpec.from_plain(record["spec"])
         own.check(spec)
+    except Exception as error:
+        raise ValueError(f"{no_model}: {reason(error)}") from error
+    try:
         return task(record["config"], spec, own, record["fingerprint"])
     except ValueError:
         raise
     except Exception as error:  # not what any training wrote: it may fail anywhere
-        raise ValueError(
-            f"the checkpoint describes no model that can be built: {reason(error)}"
-        ) from error
+        raise ValueError(f"{no_model}: {reason(error)}") from error
 
 
 def bring_teacher(task: Task) -> None:
@@ -295,8 +307,6 @@ def codec(record: Mapping[str, Any]) -> Codec:
     try:
         found = codec_from_plain(record["codec"])
         found.vocabularies()  # reads all symbols
-    except ValueError:
-        raise
     except Exception as error:
         raise ValueError(f"the checkpoint's codec is none of Unroll: {reason(error)}") from error
     return found
@@ -406,6 +416,13 @@ def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
     return kept[0] if kept and kept[0].best_model_path else None
 
 
+# what Lightning would divide by, or take without a word
+OF_TRAINER = {
+    "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1,
+    "gradient_clip_val": 0, "log_every_n_steps": 1, "num_sanity_val_steps": -1,
+}  # fmt: skip
+
+
 def trainer(config: Any) -> Trainer:
     """The trainer with its callbacks and loggers, checked against what this machine has."""
     settings = plain(config)
@@ -414,6 +431,10 @@ def trainer(config: Any) -> Trainer:
         [instantiate(c, f"{part}.{name}") for name, c in (settings.get(part) or {}).items() if c]
         for part in ("callbacks", "logger")
     )
+    for name, least in OF_TRAINER.items():
+        value = settings["trainer"].get(name)
+        if isinstance(value, (int, float)) and value < least:
+            raise ValueError(f"trainer.{name} is {least} or more, got {value}")
     factory = instantiate({**settings["trainer"], "_partial_": True}, "trainer")
     try:
         return factory(

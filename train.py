@@ -53,7 +53,6 @@ def run(config: DictConfig) -> float | None:
         show_samples,
     )
     from tasks.loggers import log_config
-    from tasks.memory import check_trains
     from tasks.stopping import Stopped
     from tasks.transfer import begin_from
 
@@ -83,7 +82,7 @@ def run(config: DictConfig) -> float | None:
     data = build.data(config, codec)
     build.choose_monitor(config, data.spec)
     show_report(config.data.name, data.report())
-    task = build.task(config, data.spec, data.codec, data.fingerprint)
+    task = build.task(config, data.spec, data.codec, data.fingerprint, trains=config.fit)
     earlier = resume.earlier(config, data.fingerprint)
     if earlier is not None:
         with contextlib.suppress(OSError):
@@ -95,7 +94,6 @@ def run(config: DictConfig) -> float | None:
     else:
         task.initialise()
     if config.fit:
-        check_trains(task, build.plain(config)["model"], "model")
         build.bring_teacher(task)
     if beginning is not None and earlier is None:
         say(f"init: {begin_from(task, beginning, where=config.init)}")

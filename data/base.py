@@ -88,7 +88,7 @@ class DataModule(LightningDataModule):
         super().__init__()
         for name, least in [("batch_size", 1), ("batch_tokens", 1), ("eval_batch_size", 1),
                             ("curriculum_epochs", 0), ("num_workers", 0), ("max_length", 1),
-                            ("limit", 1)]:  # fmt: skip
+                            ("limit", 1), ("seed", 0), ("split_seed", 0)]:  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")

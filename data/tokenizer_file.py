@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ def load_tokenizer(path: str) -> Tokenizer:
         ) from error
     except Exception as error:  # what the library itself raises is no more than an Exception
         raise ValueError(f"tokenizer.file={path} cannot be loaded: {error}") from error
+    numbers = Counter(tokenizer.get_vocab(with_added_tokens=True).values())
+    if twice := [number for number, count in numbers.items() if count > 1]:
+        # the library reads such a file, and writes one that it does not read any more
+        raise ValueError(
+            f"tokenizer.file={path} gives several symbols the number {min(twice)}: each needs its "
+            "own"
+        )
     try:
         tokenizer.encode("a \U0010fffd\u0378 z")
     except Exception as error:

@@ -127,6 +127,8 @@ class Task(LightningModule):
         super().__init__()
         if mode not in ("min", "max"):
             raise ValueError(f"task.mode must be min or max, got {mode!r}")
+        if samples < 0:
+            raise ValueError(f"task.samples is 0 or more, got {samples}")
         self.spec, self.codec = spec, codec
         self.monitor, self.mode, self.seed, self.samples = monitor, mode, seed, samples
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -35,6 +35,14 @@ def configured(given: Mapping[str, Any] | None, **own: Any) -> DecodingOptions:
         raise ValueError(f"task.decoding.{error}") from error
 
 
+def check_drawing(**options: Any) -> None:
+    """ValueError names the key of a task that no samples can be drawn with."""
+    try:
+        DecodingOptions(method="sample", **options)
+    except ValueError as error:
+        raise ValueError(f"task.{error}") from error
+
+
 def greedier(options: DecodingOptions, beam_size: int) -> DecodingOptions:
     """The same with another beam, for validation: one group, and one answer."""
     return options.by("beam", beam_size=beam_size, groups=1, n_best=1)

@@ -1,5 +1,6 @@
 """Whether a model fits in this machine's memory, told before its first number is made."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,39 +9,46 @@ from typing import Any
 import torch
 from torch import nn
 
+from tasks.finite import is_out_of_memory
+
+MOST_PARTS = 100_000  # parameters of a model: the deepest have some thousands
 COPIES = 4  # of each weight in training: itself, its gradient, two moments of the optimizer
 
 
-def check_fits(make: Callable[[], nn.Module], settings: Mapping[str, Any], where: str) -> None:
-    """ValueError, with the largest of the `settings` of the model at the key `where`, if its
-    weights alone take more memory than is free.
+class _TooLarge(Exception):
+    """What there would be too much of."""
+
+
+def check_fits(
+    make: Callable[[], nn.Module], settings: Mapping[str, Any], where: str, *, trains: bool = False
+) -> None:
+    """ValueError, with the largest of the `settings` of the model at the key `where`, if it takes
+    more memory than is free: its weights alone, or where it `trains`, what stands beside them.
 
     `make` builds it, here on the meta device: shapes without numbers.
     """
+    seen = itertools.count(1)
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if next(seen) > MOST_PARTS:
+            raise _TooLarge(f"more than {MOST_PARTS:,} weights and biases")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            built = make()
-    except Exception as error:
-        if "overflow" not in str(error):
-            return  # what else is wrong is told when it is built
-        _refuse("more weights than can be counted", settings, where)
-    else:
-        size, there = weight_bytes(built), free()
-        if size > there:
-            _refuse(
-                f"{size / 1e9:,.1f} GB of weights; {there / 1e9:.1f} GB are free", settings, where
+            size, there = weight_bytes(make()), free()
+        if (COPIES if trains else 1) * size > there:
+            beside = f" and takes {COPIES} times as much to train" if trains else ""
+            raise _TooLarge(
+                f"{size / 1e9:,.1f} GB of weights{beside}; {there / 1e9:.1f} GB are free"
             )
-
-
-def check_trains(task: nn.Module, settings: Mapping[str, Any], where: str) -> None:
-    """ValueError where gradients and an optimizer's moments do not fit beside a model's weights."""
-    size, there = weight_bytes(task), free()
-    if (COPIES - 1) * size > there:
-        told = (
-            f"{size / 1e9:,.1f} GB of weights, and training {COPIES - 1} times as much beside "
-            f"them; {there / 1e9:.1f} GB are free"
-        )
-        _refuse(told, settings, where)
+    except _TooLarge as error:
+        _refuse(str(error), settings, where)
+    except Exception as error:  # what else is wrong is told when it is built
+        if "overflow" in str(error) or is_out_of_memory(error):
+            _refuse("more weights than there is memory for", settings, where)
+    finally:
+        hook.remove()
 
 
 def weight_bytes(module: nn.Module) -> int:
