@@ -157,6 +157,9 @@ def task(
     settings = plain(config)
     check_arguments(settings["task"], "task", find=_found)
     _check_keys(settings["task"])
+    for key, value in settings["task"]["optimizer"].items():
+        if isinstance(value, (int, float)) and value < 0:  # not every optimizer says so
+            raise ValueError(f"optimizer.{key} is 0 or more, got {value}")
     factory = instantiate({**settings["task"], "_partial_": True}, "task")
     check_fits(
         lambda: factory(spec=spec, codec=codec), settings["task"]["model"], "model", trains=trains

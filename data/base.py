@@ -29,6 +29,9 @@ Report = dict[str, float | int | str]
 C = TypeVar("C", bound=Codec)
 
 
+MOST_WORKERS = 256
+
+
 class Example(NamedTuple):
     """One raw example: what goes in (text, a picture, numbers) and the right answers as text."""
 
@@ -92,6 +95,11 @@ class DataModule(LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        if self.num_workers > MOST_WORKERS:
+            raise ValueError(
+                f"data.num_workers={self.num_workers} is a number of processes: {MOST_WORKERS} at "
+                "most, and rarely more than the cores of a rank"
+            )
         kind = type(self)
         stream = kind.sampler is not DataModule.sampler
         alike = stream or kind.lengths is DataModule.lengths

@@ -129,7 +129,7 @@ def check_classes(
     if len(set(values["train"])) < 2:
         raise ValueError(
             f"every training row has the label {values['train'][0]!r} in column {column!r}: "
-            "there must be at least two classes"
+            f"there must be at least two classes{' (data.limit takes few rows)' if sample else ''}"
         )
     rows = len(values["train"])
     if not sample and rows >= 20 and len(names) > rows / 2:

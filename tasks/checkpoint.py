@@ -45,6 +45,9 @@ def read(place: str | Path) -> dict[str, Any]:
     if type(record.get("format")) is not int or record["format"] > FORMAT:
         own = record.get("format")
         raise ValueError(f"{path} has format {own!r}; this version of Unroll reads up to {FORMAT}")
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"{path} is not a checkpoint of Unroll: its state_dict holds no tensors")
     checkpoint["path"] = str(path)
     return checkpoint
 
@@ -116,10 +119,8 @@ def last(place: str | Path, count: int) -> list[Path]:
 
 def restore(task: Task, checkpoint: dict[str, Any]) -> None:
     """Put the weights into a task. ValueError names what does not fit."""
-    own, given = task.state_dict(), checkpoint.get("state_dict")
+    own, given = task.state_dict(), checkpoint["state_dict"]
     where = checkpoint.get("path", "the checkpoint")
-    if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
-        raise ValueError(f"{where} has no state_dict of tensors: it is no checkpoint of Unroll")
     _check_vocabularies(task, checkpoint, where)
     for key in own.keys() | given.keys():
         if key not in own or key not in given:

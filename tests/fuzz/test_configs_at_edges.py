@@ -43,6 +43,8 @@ def named(case: Case, told: str) -> bool:
         if (case.value is None or isinstance(case.value, bool))
         else repr(case.value)
     )
+    if isinstance(case.value, int):
+        told = told.replace(",", "")  # 1,000,000
     return case.key.rpartition(".")[2] in told or str(value).strip("'") in told
 
 
