@@ -30,9 +30,9 @@ def configs() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def every() -> list[Case]:
-    """In an order that is random, and the same in every run."""
+    """In a random order, the same in every run unless `UNROLL_FUZZ` is set."""
     found = list(cases())
-    random.Random(TIMES).shuffle(found)
+    random.Random(None if TIMES else 0).shuffle(found)
     return found
 
 
@@ -66,8 +66,8 @@ def check(some: list[Case], folder: Path, outcomes: Counter[str]) -> None:
 def test_a_sample_of_all_keys(every: list[Case], tmp_path: Path, outcomes: Counter[str]) -> None:
     wrong_types = [case for case in every if not in_range(case.value)]
     numbers = [case for case in every if in_range(case.value)]
-    check(wrong_types[: 40 * max(1, TIMES)], tmp_path, outcomes)
-    check(numbers[: 30 * max(1, TIMES)], tmp_path, outcomes)
+    check(wrong_types[: 30 * max(1, TIMES)], tmp_path, outcomes)
+    check(numbers[: 20 * max(1, TIMES)], tmp_path, outcomes)
 
 
 @pytest.mark.slow

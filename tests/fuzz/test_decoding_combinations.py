@@ -136,7 +136,7 @@ def asked(
 
 
 def test_a_translation_is_what_was_asked_for(translate: Predictor, outcomes: Counter[str]) -> None:
-    @cases(40)
+    @cases(30)
     @given(OPTIONS)
     def any_options(options: Options) -> None:
         answers, _ = asked(translate, options, SOURCES)

@@ -57,7 +57,7 @@ def test_a_file_changed_at_one_place(kind: str, place: Path, outcomes: Counter[s
     every = list(parts(plain))
     hows = ["put", "put", "delete", "wrap", "negative", "huge", "other"]
 
-    @cases(40)
+    @cases(30)
     @given(st.sampled_from(every), st.sampled_from(hows), values)
     def any_change(where: tuple[Any, ...], how: str, value: Any) -> None:
         content = copy.deepcopy(plain)
@@ -72,7 +72,7 @@ def test_a_file_changed_at_one_place(kind: str, place: Path, outcomes: Counter[s
 def test_a_file_with_other_bytes(kind: str, place: Path, outcomes: Counter[str]) -> None:
     whole = KINDS[kind].train(TEXTS).tokenizer.to_str().encode()
 
-    @cases(40)
+    @cases(30)
     @given(st.integers(0, len(whole) - 1), st.integers(1, 255), st.sampled_from(["flip", "cut"]))
     def any_bytes(spot: int, number: int, how: str) -> None:
         content = bytearray(whole)

@@ -191,7 +191,7 @@ def tried(kind: str, tokenizer: str, rows: list[Row], file_format: str) -> str:
 
 @pytest.mark.parametrize("kind", USUAL)
 def test_rows_of_strange_texts(kind: str, outcomes: Counter[str]) -> None:
-    @cases(8)
+    @cases(6)
     @given(
         st.lists(USUAL[kind], min_size=3, max_size=8),
         st.sampled_from(list(TOKENIZERS)), st.sampled_from(["jsonl", "json", "csv"]),
@@ -204,7 +204,7 @@ def test_rows_of_strange_texts(kind: str, outcomes: Counter[str]) -> None:
 
 @pytest.mark.parametrize("kind", USUAL)
 def test_rows_of_other_types_and_with_missing_columns(kind: str, outcomes: Counter[str]) -> None:
-    @cases(5)
+    @cases(4)
     @given(st.lists(USUAL[kind], min_size=3, max_size=6), st.data())
     def any_rows(rows: list[Row], drawn: st.DataObject) -> None:
         place = drawn.draw(st.integers(0, len(rows) - 1))
