@@ -11,7 +11,7 @@ from torch import nn
 
 from tasks.finite import is_out_of_memory
 
-MOST_PARTS = 100_000  # parameters of a model: the deepest have some thousands
+MOST_PARTS = 20_000  # parameters of a model: the deepest have some thousands
 COPIES = 4  # of each weight in training: itself, its gradient, two moments of the optimizer
 
 
