@@ -12,18 +12,22 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from data.base import DataModule
 from data.codec import Codec, codec_from_plain
+from data.declared import check_value
 from data.spec import DataSpec
 from data.streaming import NO_END
 from tasks import checkpoint as checkpoints
 from tasks import determinism
+from tasks.arguments import check_arguments
 from tasks.base import Task
 from tasks.checkpoint_files import CheckpointFiles, reason
 from tasks.console import say
 from tasks.distillation import Distillation
+from tasks.memory import check_fits
 
 # A config may come from somebody else's checkpoint, so what it can name is a short list:
 # this project's packages and the parts of libraries that build networks and optimisers.
@@ -54,6 +58,14 @@ def check_targets(node: Any, where: str = "") -> None:
         raise ValueError(f"{where} holds {node!r}: nothing is filled in here")
 
 
+def _found(target: str) -> Any:
+    """What a `_target_` names; None where it names nothing, which is told when it is built."""
+    try:
+        return hydra.utils.get_object(str(target))
+    except Exception:
+        return None
+
+
 @cache
 def _is_allowed(target: str) -> bool:
     """Whether it is named and also made in an allowed place: many modules import os."""
@@ -74,15 +86,20 @@ def plain(config: Any) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
-def instantiate(node: Any) -> Any:
-    """What `node` describes; a TypeError about arguments becomes a ValueError naming the key."""
+def instantiate(node: Any, where: str = "") -> Any:
+    """What `node`, the config's part at `where`, describes.
+
+    ValueError names the key of a value of a wrong type, or an argument that nothing takes.
+    """
     node = plain(node)
     check_targets(node)
+    check_arguments(node, where, find=_found)
     try:
         return hydra.utils.instantiate(OmegaConf.create(_without_budget(node)), _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        raise ValueError(str(cause) if isinstance(cause, ValueError) else str(error)) from error
+        said = str(cause) if isinstance(cause, ValueError) else str(error)
+        raise ValueError("; ".join(filter(None, said.splitlines()))) from error
 
 
 def _without_budget(node: Any) -> Any:
@@ -93,11 +110,33 @@ def _without_budget(node: Any) -> Any:
 
 def data(config: Any, codec: Codec | None = None) -> DataModule:
     """The data module, prepared and opened; with `codec`, encoded as a trained model expects."""
-    module: DataModule = instantiate(config.data)
+    module: DataModule = instantiate(config.data, "data")
     module.given_codec = codec
     module.prepare_data()
     module.setup()
     return module
+
+
+OF_RUN: dict[str, Any] = {
+    "seed": int, "precision": str, "find_lr": bool, "fit": bool, "ckpt": str | None,
+    "resume": bool | str, "init": str | None,
+}  # fmt: skip
+
+
+def check_run(config: Any) -> None:
+    """ValueError where a value is of a wrong type, wherever it stands, before long work."""
+    settings = plain(config)
+    for key, hint in OF_RUN.items():
+        check_value(settings[key], hint, key)
+    for part in ("data", "task", "trainer"):
+        check_arguments(settings[part], part, find=_found)
+    for part in ("callbacks", "logger"):
+        check_value(settings[part], dict[str, Any] | None, part)
+        for name, one in (settings[part] or {}).items():
+            check_value(one, dict[str, Any] | None, f"{part}.{name}")
+            check_arguments(one, f"{part}.{name}", find=_found)
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed={config.seed}: give a number from 0 to {2**32 - 1}")
 
 
 def check_stream(config: Any) -> None:
@@ -108,15 +147,25 @@ def check_stream(config: Any) -> None:
         raise ValueError(NO_END)
 
 
-def task(config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "") -> Task:
+def task(
+    config: Any, spec: DataSpec, codec: Codec, fingerprint: str = "", *, trains: bool = False
+) -> Task:
     """The task with its model, built for the data that `spec` and `codec` describe.
 
     In `config` the hidden sizes that meet a `model.budget` take its place.
     """
     meet_budget(config, spec=spec, codec=codec)
     settings = plain(config)
+    check_arguments(settings["task"], "task", find=_found)
     _check_keys(settings["task"])
-    built: Task = instantiate({**settings["task"], "_partial_": True})(spec=spec, codec=codec)
+    for key, value in settings["task"]["optimizer"].items():
+        if isinstance(value, (int, float)) and value < 0:  # not every optimizer says so
+            raise ValueError(f"optimizer.{key} is 0 or more, got {value}")
+    factory = instantiate({**settings["task"], "_partial_": True}, "task")
+    check_fits(
+        lambda: factory(spec=spec, codec=codec), settings["task"]["model"], "model", trains=trains
+    )
+    built: Task = factory(spec=spec, codec=codec)
     built.record = {
         "config": settings,
         "spec": spec.to_plain(),
@@ -219,15 +268,18 @@ def _sizes(node: Mapping[str, Any], name: str, where: str = "model") -> dict[str
 
 def task_of_checkpoint(record: Mapping[str, Any]) -> Task:
     """The task that a checkpoint describes, without its weights and without the data."""
+    own, no_model = codec(record), "the checkpoint describes no model that can be built"
     try:
         spec = DataSpec.from_plain(record["spec"])
-        return task(record["config"], spec, codec(record), record["fingerprint"])
+        own.check(spec)
+    except Exception as error:
+        raise ValueError(f"{no_model}: {reason(error)}") from error
+    try:
+        return task(record["config"], spec, own, record["fingerprint"])
     except ValueError:
         raise
     except Exception as error:  # not what any training wrote: it may fail anywhere
-        raise ValueError(
-            f"the checkpoint describes no model that can be built: {reason(error)}"
-        ) from error
+        raise ValueError(f"{no_model}: {reason(error)}") from error
 
 
 def bring_teacher(task: Task) -> None:
@@ -259,8 +311,6 @@ def codec(record: Mapping[str, Any]) -> Codec:
     try:
         found = codec_from_plain(record["codec"])
         found.vocabularies()  # reads all symbols
-    except ValueError:
-        raise
     except Exception as error:
         raise ValueError(f"the checkpoint's codec is none of Unroll: {reason(error)}") from error
     return found
@@ -370,19 +420,36 @@ def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
     return kept[0] if kept and kept[0].best_model_path else None
 
 
+# what Lightning would divide by, or take without a word
+OF_TRAINER = {
+    "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1,
+    "gradient_clip_val": 0, "log_every_n_steps": 1, "num_sanity_val_steps": -1,
+}  # fmt: skip
+
+
 def trainer(config: Any) -> Trainer:
     """The trainer with its callbacks and loggers, checked against what this machine has."""
     settings = plain(config)
     check_device(settings["trainer"])
-    callbacks = [c for c in (settings.get("callbacks") or {}).values() if c]
-    loggers = [c for c in (settings.get("logger") or {}).values() if c]
-    return instantiate({**settings["trainer"], "_partial_": True})(
-        callbacks=[instantiate(c) for c in callbacks],
-        logger=[instantiate(c) for c in loggers] or False,
-        precision=precision(settings["precision"], settings["trainer"]),
-        deterministic=determinism.choice(settings["deterministic"]),
-        plugins=[CheckpointFiles()],
+    callbacks, loggers = (
+        [instantiate(c, f"{part}.{name}") for name, c in (settings.get(part) or {}).items() if c]
+        for part in ("callbacks", "logger")
     )
+    for name, least in OF_TRAINER.items():
+        value = settings["trainer"].get(name)
+        if isinstance(value, (int, float)) and value < least:
+            raise ValueError(f"trainer.{name} is {least} or more, got {value}")
+    factory = instantiate({**settings["trainer"], "_partial_": True}, "trainer")
+    try:
+        return factory(
+            callbacks=callbacks,
+            logger=loggers or False,
+            precision=precision(settings["precision"], settings["trainer"]),
+            deterministic=determinism.choice(settings["deterministic"]),
+            plugins=[CheckpointFiles()],
+        )
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"trainer: {reason(error)}") from error
 
 
 def ranks(config: Any) -> int:

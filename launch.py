@@ -115,6 +115,8 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and "could not be written" in str(error):  # of a checkpoint
         return str(error)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which names its keys
+        return "; ".join(str(error).split("\n"))
     if isinstance(error, RuntimeError) and "torch" in sys.modules:
         from tasks.determinism import forbidden
         from tasks.finite import is_out_of_memory  # imports torch, so not before

@@ -36,8 +36,9 @@ class Predictor:
 
         if isinstance(inputs, (str, bytes)):
             raise TypeError('give a list of inputs: model(["a text"]), not model("a text")')
+        asked = PredictOptions(**options)
         with self._ready():
-            return self.task.predict(self._raw(inputs), PredictOptions(**options))  # type: ignore[no-any-return]
+            return self.task.predict(self._raw(inputs), asked)  # type: ignore[no-any-return]
 
     def score(self, pairs: Sequence[tuple[Any, str]], batch_size: int = 64) -> list[dict[str, Any]]:
         """(input, text) → the text's log-probability, and that a symbol."""
@@ -56,11 +57,20 @@ class Predictor:
         import torch
 
         from tasks.base import cast
+        from tasks.finite import is_out_of_memory
 
         # autocast keeps its casts of weights that may have gradients, outside of inference_mode
         # alone; else it would cast them all anew at every step
-        with torch.no_grad(), cast(self.task, self.precision):
-            yield
+        try:
+            with torch.no_grad(), cast(self.task, self.precision):
+                yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise ValueError(
+                    "there is not enough memory for this: lower batch_size, beam_size, n_best or "
+                    "max_length"
+                ) from error
+            raise
 
     @property
     def plays(self) -> bool:

@@ -69,6 +69,7 @@ def run(config: DictConfig) -> float | None:
 
     secrets.refuse(build.plain(config))
     torch.set_float32_matmul_precision("high")
+    build.check_run(config)
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
     if config.model.get("budget") is not None:
@@ -97,7 +98,7 @@ def run(config: DictConfig) -> float | None:
     data = build.data(config, codec)
     build.choose_monitor(config, data.spec)
     show_report(config.data.name, data.report())
-    task = build.task(config, data.spec, data.codec, data.fingerprint)
+    task = build.task(config, data.spec, data.codec, data.fingerprint, trains=config.fit)
     earlier = resume.earlier(config, data.fingerprint)
     if earlier is not None:
         with contextlib.suppress(OSError):

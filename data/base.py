@@ -29,6 +29,9 @@ Report = dict[str, float | int | str]
 C = TypeVar("C", bound=Codec)
 
 
+MOST_WORKERS = 256
+
+
 class Example(NamedTuple):
     """One raw example: what goes in (text, a picture, numbers) and the right answers as text."""
 
@@ -88,10 +91,15 @@ class DataModule(LightningDataModule):
         super().__init__()
         for name, least in [("batch_size", 1), ("batch_tokens", 1), ("eval_batch_size", 1),
                             ("curriculum_epochs", 0), ("num_workers", 0), ("max_length", 1),
-                            ("limit", 1)]:  # fmt: skip
+                            ("limit", 1), ("seed", 0), ("split_seed", 0)]:  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        if self.num_workers > MOST_WORKERS:
+            raise ValueError(
+                f"data.num_workers={self.num_workers} is a number of processes: {MOST_WORKERS} at "
+                "most, and rarely more than the cores of a rank"
+            )
         kind = type(self)
         stream = kind.sampler is not DataModule.sampler
         alike = stream or kind.lengths is DataModule.lengths

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from data.declared import check_values
+from data.spec import DataSpec
 from data.text_codec import SPECIALS, TextCodec, TokenizerSettings, symbols_hash
 
 __all__ = ["SPECIALS", "Codec", "TextCodec", "TokenizerSettings", "codec_from_plain"]
@@ -73,7 +75,40 @@ class Codec:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Codec":
-        return cls(**{name: _value(value) for name, value in plain.items() if name != "kind"})
+        """ValueError names a field whose value `to_plain` never gives."""
+        values = {name: _value(value) for name, value in plain.items() if name != "kind"}
+        check_values(values, cls, "codec.")
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if len(self.target_mean) != len(self.target_std):
+            raise ValueError(
+                f"a codec has {len(self.target_mean)} means and {len(self.target_std)} deviations "
+                "of its targets"
+            )
+        if not all(std > 0 for std in self.target_std):
+            raise ValueError(f"codec.target_std must be above 0, got {self.target_std}")
+        for name in ("max_length", "size"):  # of the kinds that have one
+            size = getattr(self, name, None)
+            if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
+                raise ValueError(f"codec.{name} must be at least 1, got {size}")
+
+    def check(self, spec: DataSpec) -> None:
+        """ValueError where it is not of the data that a model's spec describes."""
+        for name, wanted in (
+            ("inputs", spec.input_vocabulary),
+            ("outputs", spec.output_vocabulary),
+        ):
+            own = getattr(self, name)
+            if own is not None and own.vocabulary != wanted:
+                raise ValueError(f"the codec's {name} have {own.vocabulary}, the spec {wanted}")
+        if self.labels != spec.labels:
+            raise ValueError("the codec's labels are not those of the spec")
+        if self.target_mean and len(self.target_mean) != spec.output_features:
+            raise ValueError(
+                f"the codec scales {len(self.target_mean)} targets, the spec has "
+                f"{spec.output_features}"
+            )
 
 
 def codec_from_plain(plain: dict[str, Any]) -> Codec:

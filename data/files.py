@@ -14,6 +14,7 @@ import pyarrow.parquet as parquet
 from datasets import Dataset
 
 from data.midi import LOWEST, read_midi
+from data.surrogates import whole
 
 _NUMBER = re.compile(
     r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN"
@@ -161,11 +162,16 @@ def _read_json(text: str, *, lines: bool) -> pa.Table:
     if isinstance(rows, dict) and not _is_columns(rows):
         rows = [rows]
     if isinstance(rows, dict):
-        return pa.table(rows)
+        return json_table(rows)
     if not all(isinstance(row, dict) for row in rows):
         raise json.JSONDecodeError("expected objects, one a row", text[:40], 0)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: column_array([row.get(name) for row in rows]) for name in names})
+    return json_table({name: [row.get(name) for row in rows] for name in names})
+
+
+def json_table(columns: dict[str, list[Any]]) -> pa.Table:
+    """Columns of any values of JSON as a table."""
+    return pa.table({whole(name): column_array(values) for name, values in columns.items()})
 
 
 def _is_columns(row: Any) -> bool:
@@ -179,7 +185,11 @@ def _is_columns(row: Any) -> bool:
 
 
 def column_array(values: list[Any]) -> pa.Array:
+    """Any values of JSON as a column: of one type, or strings where they are of several."""
     try:
         return pa.array(values)
-    except pa.ArrowException:  # numbers and strings mixed
-        return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+    except UnicodeEncodeError:
+        return column_array(whole(values))
+    except (pa.ArrowException, OverflowError):  # numbers and strings mixed, or of too many digits
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        return pa.array(whole(texts), pa.string())

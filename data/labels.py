@@ -9,6 +9,7 @@ from datasets import ClassLabel
 
 from data.base import Report
 from data.codec import Codec
+from data.units import mean_and_deviation, standard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,11 @@ class Labels:
             raise ValueError(
                 f"column {column!r} does not hold numbers ({error}): data.real_labels must be false"
             ) from error
-        mean, std = columns["train"].mean(0), columns["train"].std(0)
-        std = np.where(std > 0, std, 1.0)
         if given is not None:
             mean, std = np.array(given.target_mean), np.array(given.target_std)
-        targets = {k: ((part - mean) / std).astype(np.float32) for k, part in columns.items()}
+        else:
+            mean, std = mean_and_deviation(columns["train"], [column])
+        targets = {k: standard(part, mean, std, [column]) for k, part in columns.items()}
         return cls(targets=targets, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     @property
@@ -123,10 +124,12 @@ def check_classes(
             )
     if given:
         return
+    if not len(values["train"]):
+        raise ValueError(f"no training row has a label in column {column!r}")
     if len(set(values["train"])) < 2:
         raise ValueError(
             f"every training row has the label {values['train'][0]!r} in column {column!r}: "
-            "there must be at least two classes"
+            f"there must be at least two classes{' (data.limit takes few rows)' if sample else ''}"
         )
     rows = len(values["train"])
     if not sample and rows >= 20 and len(names) > rows / 2:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from datasets import Dataset
 
-from data.files import cells_table, column_array, file_format, number_type, numbers, read_file
+from data.files import cells_table, file_format, json_table, number_type, numbers, read_file
 
 LARGE = 32 * 2**20  # bytes from which a file is not read whole; what is compressed is larger
 ROWS = 10_000  # in a chunk, at most
@@ -189,7 +189,7 @@ def _json(file: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
                 raise json.JSONDecodeError("expected objects, one a row", lines[0][:40], 0)
             found = list(dict.fromkeys(name for row in rows for name in row))
             names = _known(columns, found) or found
-            yield pa.table({name: column_array([row.get(name) for row in rows]) for name in names})
+            yield json_table({name: [row.get(name) for row in rows] for name in names})
 
 
 def _known(columns: Sequence[str] | None, names: list[str]) -> list[str] | None:

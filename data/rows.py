@@ -26,6 +26,14 @@ class PictureRowsCodec(Codec, kind="rows"):
     std: float
     order: tuple[int, ...] | None = None  # pixels, one a step, in this order; None: whole rows
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.std > 0:
+            raise ValueError(f"codec.std must be above 0, got {self.std}")
+        pixels = self.size[0] * self.size[1]
+        if self.order is not None and sorted(self.order) != list(range(pixels)):
+            raise ValueError(f"codec.order does not name each of {pixels} pixels once")
+
     def batch(self, raw: Sequence[Any]) -> SequenceBatch:
         pixels = np.stack(
             [grey(picture, self.size, called(picture, i)) for i, picture in enumerate(raw)]

@@ -14,6 +14,7 @@ from data.base import DataModule, Example, Prepared, Report
 from data.batches import SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
+from data.units import mean_and_deviation, standard
 
 
 @dataclass(kw_only=True)
@@ -24,8 +25,7 @@ class SeriesCodec(Codec, kind="series"):
     horizon: int = 1
 
     def standard(self, values: np.ndarray) -> np.ndarray:
-        mean, std = np.array(self.target_mean), np.array(self.target_std)
-        return ((values - mean) / std).astype(np.float32)
+        return standard(values, self.target_mean, self.target_std, self.names)
 
     def parse(self, text: str) -> list[list[float]]:
         """Rows of numbers: "1 2; 3 4", lines in place of ";", commas in place of spaces."""
@@ -174,13 +174,12 @@ def _filled(table: np.ndarray) -> np.ndarray:
 
 
 def _codec(train: np.ndarray, names: list[str], horizon: int) -> SeriesCodec:
-    mean, std = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
-    scale = np.where(std > 0, std, 1.0)
+    mean, std = mean_and_deviation(train, names)
     return SeriesCodec(
         names=tuple(names),
         horizon=horizon,
         target_mean=tuple(mean.tolist()),
-        target_std=tuple(scale.tolist()),
+        target_std=tuple(std.tolist()),
     )
 
 

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data.declared import check_values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -13,6 +15,12 @@ class Vocabulary:
     unk_id: int | None = None
     bos_id: int | None = None
     eos_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pad_id", "unk_id", "bos_id", "eos_id"):
+            number = getattr(self, name)
+            if number is not None and not 0 <= number < self.size:
+                raise ValueError(f"{name}={number} is none of a vocabulary's {self.size} symbols")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +65,19 @@ class DataSpec:
     def from_plain(cls, plain: dict[str, Any]) -> "DataSpec":
         values = dict(plain)
         for key in ("input_vocabulary", "output_vocabulary"):
-            values[key] = None if values[key] is None else Vocabulary(**values[key])
+            if values[key] is not None:
+                check_values(values[key], Vocabulary, f"spec.{key}.")
+                values[key] = Vocabulary(**values[key])
         for key in ("picture_shape", "labels", "label_counts"):
             values[key] = None if values.get(key) is None else tuple(values[key])
+        check_values(values, cls, "spec.")
         return cls(**values)
+
+    def __post_init__(self) -> None:
+        sizes = [self.input_features, self.output_features, self.keys, *(self.picture_shape or ())]
+        if any(size is not None and size < 1 for size in sizes):
+            raise ValueError(f"a spec's sizes are 1 or more, got {sizes}")
+        if self.label_counts is not None and len(self.label_counts) != len(self.labels or ()):
+            raise ValueError(
+                f"a spec counts {len(self.label_counts)} labels and names {len(self.labels or ())}"
+            )

@@ -23,6 +23,7 @@ from data.window_lengths import WindowLengths
 
 # one space after a letter: the tokenizers put a space in front of every text they are given
 _CUT = re.compile(r"(?<=\w) (?=\w)")
+MOST = 1_000_000  # streams, and steps of a window
 
 
 @dataclass(kw_only=True)
@@ -88,9 +89,9 @@ class TextStreams(Streamed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "eval_streams"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("steps", "eval_streams", "batch_size"):  # a place of each is held
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ValueError(f"data.{name} must be 1 to {MOST:,}, got {getattr(self, name)}")
         self.window_lengths()
         if self.tokenizer.dropout:
             raise ValueError(

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from data import hanzi
 from data.arrays import Ragged
 from data.bpe_dropout import BPEDropout
+from data.declared import check_values
 from data.detokenise import detokenise
 from data.segmentation import normalizer
 from data.spec import Vocabulary
@@ -180,6 +181,7 @@ class TextCodec:
     def from_plain(plain: dict[str, Any]) -> "TextCodec":
         from data.backwards import text_codec  # which knows this class
 
+        check_values(plain["settings"], TokenizerSettings, "codec.settings.")
         settings = TokenizerSettings(**plain["settings"])
         return text_codec(Tokenizer.from_str(plain["tokenizer"]), settings=settings)
 

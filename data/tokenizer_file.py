@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from tokenizers import Tokenizer
 from data.specials import SPECIALS
 
 MOST_BYTES = 256 * 1024**2  # ten times what the largest vocabularies in use need
+
+MOST_NUMBERS = 10_000_000  # ten times the largest vocabularies in use
 
 # what others call our special symbols, the likeliest name first
 _NAMES = {
@@ -49,6 +52,7 @@ def load_tokenizer(path: str) -> Tokenizer:
         ) from error
     except Exception as error:  # what the library itself raises is no more than an Exception
         raise ValueError(f"tokenizer.file={path} cannot be loaded: {error}") from error
+    check_numbers(tokenizer, f"tokenizer.file={path}")
     try:
         tokenizer.encode("a \U0010fffd\u0378 z")
     except Exception as error:
@@ -57,6 +61,22 @@ def load_tokenizer(path: str) -> Tokenizer:
             "model needs an unk_token that is in its vocabulary"
         ) from error
     return tokenizer
+
+
+def check_numbers(tokenizer: Tokenizer, where: str) -> None:
+    """ValueError where symbols share a number, or where one is so large that a table of all of them
+    would fill the memory.
+    """
+    numbers = Counter(tokenizer.get_vocab(with_added_tokens=True).values())
+    if (largest := max(numbers, default=0)) > MOST_NUMBERS:
+        raise ValueError(
+            f"{where} gives a symbol the number {largest:,}: {MOST_NUMBERS:,} at most can be read"
+        )
+    if twice := [number for number, count in numbers.items() if count > 1]:
+        # the library reads such a file, and writes one that it does not read any more
+        raise ValueError(
+            f"{where} gives several symbols the number {min(twice)}: each needs its own"
+        )
 
 
 def content(path: str) -> str | None:
@@ -73,6 +93,7 @@ def our_symbols(tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
     A special symbol of its own takes the place of ours whose part it plays, by its name; a
     `[CLS]` is our <bos>, an `<|endoftext|>` our <eos>. The others keep their order.
     """
+    check_numbers(tokenizer, "a tokenizer")
     table = tokenizer.get_vocab(with_added_tokens=True)
     unknown = getattr(tokenizer.model, "unk_token", None)
     if unknown is None:

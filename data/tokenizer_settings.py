@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from data import hanzi
 from data.segmentation import NORMALIZERS, PRE_TOKENIZERS
 from data.specials import SPECIALS
+from data.surrogates import whole_text
 from data.tokenizer_file import content
 
 if TYPE_CHECKING:
@@ -77,12 +78,7 @@ class TokenizerSettings:
 
     def ready(self, text: str) -> str:
         """A text as it is before it is cut: Chinese in one form, no half of a surrogate pair."""
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:  # JSON may hold such halves, UTF-8 may not
-                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return hanzi.converted(text, self.chinese)
+        return hanzi.converted(whole_text(text), self.chinese)
 
     def content(self) -> str | None:
         """A hash of what the settings point at, for the cache of prepared data."""

@@ -21,10 +21,10 @@ class WindowLengths:
     halved: float = 0.05
 
     def __post_init__(self) -> None:
-        if not self.deviation >= 0:
+        if not 0 <= self.deviation <= self.steps:
             raise ValueError(
-                f"data.steps_deviation is a number of steps, 0 for windows that are all equal; "
-                f"got {self.deviation}"
+                f"data.steps_deviation is a number of steps, 0 for windows that are all equal, and "
+                f"{self.steps} at most; got {self.deviation}"
             )
         if not 0 <= self.halved <= 1:
             raise ValueError(f"data.steps_halved is a share of the windows, got {self.halved}")

@@ -89,6 +89,8 @@ class AttentionDecoder(nn.Module):
                     f"{name}={value} is of attention, but attention=none: set {name}={off} or "
                     "attention=additive"
                 )
+        if attention_size is not None and attention_size < 1:
+            raise ValueError(f"attention_size is 1 or more, got {attention_size}")
         self.inputs = Inputs(
             vocabulary_size=vocabulary_size,
             input_features=None,

@@ -33,7 +33,7 @@ class MixtureHead(Head):
     ) -> None:
         super().__init__()
         if components < 1:
-            raise ValueError(f"a mixture has 1 component or more, got {components}")
+            raise ValueError(f"components is 1 or more, got {components}")
         if label_smoothing:
             raise ValueError(
                 f"label_smoothing={label_smoothing} is for one softmax: set "

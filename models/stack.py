@@ -261,10 +261,13 @@ def build_layers(
     last_hidden_size: int | None = None,
 ) -> list[RecurrentLayer]:
     """`num_layers` levels of `directions` layers, each level fed by all of the one below."""
-    if num_layers < 1:
-        raise ValueError(f"num_layers is 1 or more, got {num_layers}")
+    if not 1 <= num_layers <= 1000:
+        raise ValueError(f"num_layers is 1 to 1000, got {num_layers}")
     sizes = [hidden_size] * (num_layers - 1)
     sizes.append(hidden_size if last_hidden_size is None else last_hidden_size)
+    for name, size in [("hidden_size", hidden_size), ("last_hidden_size", sizes[-1])]:
+        if size < 1:
+            raise ValueError(f"{name} is 1 or more, got {size}")
     layers: list[RecurrentLayer] = []
     for size in sizes:
         level = [cell(input_size=input_size, hidden_size=size) for _ in range(directions)]

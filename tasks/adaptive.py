@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batches import StreamBatch
+from data.declared import check_values
 from models.head import Head
 from models.language_model import LanguageModel
 from models.state import State, detach, leaves, where_rows
@@ -73,6 +74,7 @@ class Evaluation:
         for name in settings or {}:
             if name not in names:
                 raise ValueError(f"task.evaluation.{name}: choose {', '.join(sorted(names))}")
+        check_values(settings or {}, cls, "task.evaluation.")
         return cls(**(settings or {}))
 
 

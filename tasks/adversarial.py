@@ -55,6 +55,10 @@ class VirtualAdversarial:
         self, *, epsilon: float = 1.0, weight: float = 1.0, xi: float = 0.1, iterations: int = 1
     ) -> None:
         check_positive(epsilon=epsilon, weight=weight, xi=xi, iterations=iterations)
+        if iterations > 100:
+            raise ValueError(
+                f"objective: iterations is 100 at most (one is enough), got {iterations}"
+            )
         self.epsilon, self.weight, self.xi, self.iterations = epsilon, weight, xi, iterations
 
     def __call__(self, task: "Labelling", batch: SequenceBatch) -> tuple[Tensor, Tensor]:

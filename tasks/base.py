@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.codec import Codec
+from data.declared import check_values
 from data.spec import DataSpec
 from models.decoding import DecodingOptions
 from tasks import schedules
@@ -65,6 +66,7 @@ class PredictOptions:
     mbr_metric: str = "chrf"
 
     def __post_init__(self) -> None:
+        check_values(vars(self), PredictOptions)
         for name in ("batch_size", "beam_size", "n_best", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -126,6 +128,8 @@ class Task(OneNorm):
         super().__init__()
         if mode not in ("min", "max"):
             raise ValueError(f"task.mode must be min or max, got {mode!r}")
+        if samples < 0:
+            raise ValueError(f"task.samples is 0 or more, got {samples}")
         self.spec, self.codec = spec, codec
         self.monitor, self.mode, self.seed, self.samples = monitor, mode, seed, samples
         self.optimizer, self.scheduler = optimizer, scheduler

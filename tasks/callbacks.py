@@ -85,6 +85,11 @@ class Estimate(callbacks.Callback):
     """
 
     def __init__(self, *, steps: int = 20, warmup_steps: int = 5) -> None:
+        if steps < 1 or warmup_steps < 0:
+            raise ValueError(
+                "callbacks.estimate: steps is 1 or more and warmup_steps 0 or more, got "
+                f"{steps} and {warmup_steps}"
+            )
         self.steps = steps
         self.warmup_steps = min(warmup_steps, steps - 1)
         self.seen = 0
@@ -171,6 +176,10 @@ class Progress(callbacks.TQDMProgressBar):
     """A bar where there is a terminal, and a line after every validation everywhere."""
 
     def __init__(self, *, refresh_rate: int = 5) -> None:
+        if refresh_rate < 0:
+            raise ValueError(
+                f"callbacks.progress.refresh_rate is 0 (never) or more batches, got {refresh_rate}"
+            )
         super().__init__(refresh_rate=refresh_rate)
         self.started = time.perf_counter()
         if not sys.stdout.isatty():
@@ -205,6 +214,11 @@ class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's, with `patience=None` for never; a loss that is not finite always stops."""
 
     def __init__(self, *, monitor: str, mode: str, patience: int | None, min_delta: float = 0.0):
+        if (patience is not None and patience < 0) or min_delta < 0:
+            raise ValueError(
+                "callbacks.early_stopping: patience and min_delta are 0 or more, got "
+                f"{patience} and {min_delta}"
+            )
         never = sys.maxsize
         super().__init__(
             monitor=monitor,
@@ -222,6 +236,8 @@ class WeightAverage(AverageOfWeights):
     """
 
     def __init__(self, *, decay: float = 0.999) -> None:
+        if not 0 <= decay <= 1:
+            raise ValueError(f"callbacks.average.decay is a share of 0 to 1, got {decay}")
         super().__init__(multi_avg_fn=_moving_average(decay))
 
 

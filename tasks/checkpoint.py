@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.codec import Codec, codec_from_plain
 from tasks import exported
@@ -44,6 +45,9 @@ def read(place: str | Path) -> dict[str, Any]:
     if type(record.get("format")) is not int or record["format"] > FORMAT:
         own = record.get("format")
         raise ValueError(f"{path} has format {own!r}; this version of Unroll reads up to {FORMAT}")
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"{path} is not a checkpoint of Unroll: its state_dict holds no tensors")
     checkpoint["path"] = str(path)
     return checkpoint
 

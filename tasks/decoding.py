@@ -6,6 +6,7 @@ from typing import Any
 
 import sacrebleu
 
+from data.declared import check_values
 from data.text_codec import TextCodec
 from models.decoding import DecodingOptions
 from models.decoding.options import READ_BY
@@ -27,10 +28,19 @@ def configured(given: Mapping[str, Any] | None, **own: Any) -> DecodingOptions:
             raise ValueError(f"task.decoding.{name} is unknown: choose {', '.join(NAMES)}")
         if name in own:
             raise ValueError(f"task.decoding.{name} is given as task.{name}")
+    check_values(given, DecodingOptions, "task.decoding.")
     try:
         return DecodingOptions(**own, **given)
     except ValueError as error:
         raise ValueError(f"task.decoding.{error}") from error
+
+
+def check_drawing(**options: Any) -> None:
+    """ValueError names the key of a task that no samples can be drawn with."""
+    try:
+        DecodingOptions(method="sample", **options)
+    except ValueError as error:
+        raise ValueError(f"task.{error}") from error
 
 
 def greedier(options: DecodingOptions, beam_size: int) -> DecodingOptions:

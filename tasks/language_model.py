@@ -21,7 +21,7 @@ from models.language_model import LanguageModel as Model
 from models.state import State, detach
 from tasks import adaptive, audit_report, drift, pictures, streams
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
-from tasks.decoding import spellings
+from tasks.decoding import check_drawing, spellings
 from tasks.loggers import log_table
 from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.rows import Row
@@ -81,6 +81,9 @@ class LanguageModel(Task):
             raise ValueError(
                 f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
             )
+        if sample_length < 1:
+            raise ValueError(f"task.sample_length must be at least 1, got {sample_length}")
+        check_drawing(temperature=temperature, top_k=top_k, top_p=top_p)
         self.transpose = transpose
         self.check_objective(objective)
         self.objective: Objective = LanguageModel.likelihood if objective is None else objective

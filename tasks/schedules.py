@@ -10,6 +10,12 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 Schedule = dict[str, Any]  # Lightning's scheduler dictionary
 
 
+def _check(name: str, value: float, least: float, most: float = math.inf) -> None:
+    if not least <= value <= most:
+        to = "or more" if most == math.inf else f"to {most:g}"
+        raise ValueError(f"scheduler.{name} is {least:g} {to}, got {value}")
+
+
 def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
@@ -20,6 +26,7 @@ def _warm(step: int, warmup: int) -> float:
 
 def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int = 0) -> Schedule:
     """The same rate at every step, after a linear warm-up."""
+    _check("warmup_steps", warmup_steps, 0)
     return _by_step(optimizer, lambda step: _warm(step, warmup_steps))
 
 
@@ -35,6 +42,9 @@ def cosine(
 
     Warm-up is linear, over `warmup_steps` or over a share of all steps, whichever is more.
     """
+    _check("warmup_steps", warmup_steps, 0)
+    _check("warmup_share", warmup_share, 0, 1)
+    _check("final", final, 0)
     warmup = max(warmup_steps, int(warmup_share * total_steps))
 
     def factor(step: int) -> float:
@@ -49,12 +59,14 @@ def one_cycle(
 ) -> Schedule:
     """Up in a cosine over the share `rise` of the steps, then down to nothing (Smith 2018,
     arXiv 1803.09820)."""
+    _check("rise", rise, 0, 1)
+    _check("start", start, 0)
 
     def factor(step: int) -> float:
         done = min(1.0, step / max(1, total_steps))
         if done < rise:
             return start + (1 - start) * (1 - math.cos(math.pi * done / rise)) / 2
-        return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+        return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2 if rise < 1 else 1.0
 
     return _by_step(optimizer, factor)
 
@@ -64,6 +76,8 @@ def slanted_triangular(
 ) -> Schedule:
     """Up in a line over the share `rise` of the steps, then down in a line, both from and to 1 /
     `ratio` of the full rate (Howard and Ruder 2018, arXiv 1801.06146)."""
+    _check("rise", rise, 0, 1)
+    _check("ratio", ratio, 1)
     cut = max(1, int(rise * total_steps))
 
     def factor(step: int) -> float:
@@ -79,6 +93,9 @@ def step(
 ) -> Schedule:
     """Full rate for a share of the steps, then times `decay` for every further share
     (Zaremba et al. 2014, arXiv 1409.2329, count in epochs)."""
+    _check("start_share", start_share, 0)
+    _check("every_share", every_share, 1e-9)
+    _check("decay", decay, 0, 1)
 
     def factor(at: int) -> float:
         late = at / max(1, total_steps) - start_share
@@ -122,6 +139,9 @@ def plateau(
     patience: int = 0,
 ) -> Schedule:
     """Times `decay` whenever `monitor` has not improved for more than `patience` validations."""
+    if not 0 <= decay < 1:
+        raise ValueError(f"scheduler.decay is 0 or more and below 1, got {decay}")
+    _check("patience", patience, 0)
     scheduler = Plateau(optimizer, monitor=monitor, mode=mode, factor=decay, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "reduce_on_plateau": False}
 

@@ -16,6 +16,8 @@ class RateByWindow(Callback):
     """
 
     def __init__(self, *, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"callbacks.window_rate.steps must be at least 1, got {steps}")
         self.steps = steps
         self.lengths: list[int] = []  # of the batches since the last step
         self.changed: list[tuple[dict[str, Any], float, float]] = []  # group, own rate, changed one

@@ -129,7 +129,7 @@ POISONS: dict[str, tuple[Poison, str]] = {
     "a codec that is none": (lambda record: record.update(codec={"kind": "os"}), "os"),
     "a size that is none": (
         lambda record: record["config"]["task"]["model"].update(hidden_size="x" * 10),
-        "describes no model.*hidden_size",
+        r"model\.hidden_size='xxxxxxxxxx' is of no type",
     ),
 }  # fmt: skip
 

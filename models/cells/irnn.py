@@ -16,6 +16,8 @@ class IRNN(RNN):
         self, *, input_size: int, hidden_size: int, scale: float = 1.0, input_std: float = 0.001
     ) -> None:
         super().__init__(input_size=input_size, hidden_size=hidden_size, nonlinearity="relu")
+        if input_std < 0:
+            raise ValueError(f"input_std is 0 or more, got {input_std}")
         weight_ih, weight_hh, *biases = self.rnn.parameters()
         nn.init.normal_(weight_ih, std=input_std)
         with torch.no_grad():

@@ -26,8 +26,8 @@ class LMU(StepwiseLayer):
         super().__init__(
             input_size=input_size, output_size=hidden_size, state_sizes=(hidden_size, order)
         )
-        if order < 1 or window < 1:
-            raise ValueError(f"order and window are 1 or more, got {order} and {window}")
+        if not 1 <= order <= 10_000 or window < 1:
+            raise ValueError(f"order is 1 to 10000 and window 1 or more, got {order} and {window}")
         self.order = order
         self.enter = nn.Linear(input_size, hidden_size + 1)  # W_x and e_x
         nn.init.xavier_uniform_(self.enter.weight)

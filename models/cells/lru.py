@@ -39,6 +39,8 @@ class LRU(ScanLayer):
                 "the eigenvalues start on a ring 0 <= min_radius < max_radius < 1, got "
                 f"{min_radius} and {max_radius}"
             )
+        if not max_phase > 0:
+            raise ValueError(f"max_phase is above 0, got {max_phase}")
         squares = torch.empty(hidden_size).uniform_(min_radius**2, max_radius**2)
         phases = torch.empty(hidden_size).uniform_(0, max_phase).clamp(min=1e-4)
         self.log_rate = nn.Parameter((-0.5 * squares.log()).log())  # ν

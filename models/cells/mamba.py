@@ -41,6 +41,10 @@ class Mamba(ChunkLayer):
                 "states and expand are 1 or more, window 2 or more, got "
                 f"{states}, {expand} and {window}"
             )
+        if not 0 < min_step <= max_step:
+            raise ValueError(
+                f"steps start at 0 < min_step <= max_step, got {min_step} and {max_step}"
+            )
         self.states, self.inner = states, inner
         self.rank = math.ceil(hidden_size / 16)
         self.enter = nn.Linear(input_size, 2 * inner, bias=False)

@@ -30,8 +30,8 @@ class MogrifierLSTM(StepwiseLayer):
         super().__init__(
             input_size=input_size, output_size=hidden_size, state_sizes=(hidden_size, hidden_size)
         )
-        if rounds < 0:
-            raise ValueError(f"rounds is 0 or more, got {rounds}")
+        if not 0 <= rounds <= 1000:
+            raise ValueError(f"rounds is 0 to 1000, got {rounds}")
         if rank is not None and rank < 1:
             raise ValueError(f"rank is 1 or more, or null for full matrices, got {rank}")
         self.rounds = rounds

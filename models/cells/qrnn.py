@@ -25,6 +25,8 @@ class QRNN(ScanLayer):
         chrono_steps: int | None = None,
     ) -> None:
         """`window` inputs are read by each gate; forget_bias and chrono_steps: see gate_bias."""
+        if window < 1:
+            raise ValueError(f"window is 1 or more, got {window}")
         super().__init__(
             input_size=input_size,
             output_size=hidden_size,

@@ -43,10 +43,14 @@ class RGLRU(ScanLayer):
         )
         if window < 2:
             raise ValueError(f"window is 2 steps or more, got {window}")
+        if not 0 < min_decay <= max_decay < 1:
+            raise ValueError(
+                f"decays start at 0 < min_decay <= max_decay < 1, got {min_decay} and {max_decay}"
+            )
         self.enter = nn.Linear(input_size, 2 * hidden_size)
         self.filters = nn.Parameter(torch.empty(window, hidden_size).normal_(std=window**-0.5))
         self.filter_bias = nn.Parameter(torch.zeros(hidden_size))
-        blocks = heads_of(hidden_size, blocks)
+        blocks = heads_of(hidden_size, blocks, "blocks")
         size = hidden_size // blocks
         self.gates = nn.Parameter(torch.empty(blocks, size, 2 * size).normal_(std=size**-0.5))
         self.gates_bias = nn.Parameter(torch.zeros(blocks, 1, 2 * size))

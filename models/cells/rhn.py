@@ -22,8 +22,8 @@ class RHN(StepwiseLayer):
     ) -> None:
         """A negative `transform_bias` lets the state through at the start."""
         super().__init__(input_size=input_size, output_size=hidden_size, state_sizes=(hidden_size,))
-        if depth < 1:
-            raise ValueError(f"depth is 1 or more, got {depth}")
+        if not 1 <= depth <= 1000:
+            raise ValueError(f"depth is 1 to 1000, got {depth}")
         self.enter = nn.Linear(input_size, 2 * hidden_size, bias=False)
         nn.init.xavier_uniform_(self.enter.weight)
         self.recurrences = nn.ParameterList(orthogonal_matrix(2, hidden_size) for _ in range(depth))

@@ -29,6 +29,7 @@ from models.decoding.selection import WithRequired, likeliest
 from models.decoding.stochastic import stochastic_beam_search
 from models.state import State
 
+MOST = 10_000  # hypotheses of a row, each with a state
 METHODS = ("beam", "sample", "distinct")
 # options that only some methods read
 READ_BY = {
@@ -67,6 +68,8 @@ class DecodingOptions:
             raise ValueError(f"method is one of {', '.join(METHODS)}, got {self.method!r}")
         for name in ("beam_size", "n_best", "groups"):
             check_at_least(name, getattr(self, name), 1)
+            if getattr(self, name) > MOST:
+                raise ValueError(f"{name} is {MOST:,} at most, got {getattr(self, name):,}")
         for name in ("coverage_penalty", "diversity", "min_length", "block_ngrams"):
             check_at_least(name, getattr(self, name), 0)
         if not self.patience > 0:

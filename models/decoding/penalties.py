@@ -12,6 +12,7 @@ from models.state import State
 
 Penalty = Callable[[State], Tensor]  # the state after a step → what is added (N,), never above 0
 NORMS = ("power", "gnmt")
+MOST = 50.0  # exponent: a million symbols to the power of it is still a float
 LEAST = 1e-6  # what counts as attended at least, so that no place makes a score infinite
 
 
@@ -28,6 +29,8 @@ class LengthNorm:
 
     def __post_init__(self) -> None:
         check_at_least("length_penalty", self.alpha, 0)
+        if self.alpha > MOST:
+            raise ValueError(f"length_penalty is {MOST:g} at most, got {self.alpha}")
         if self.kind not in NORMS:
             raise ValueError(f"length_norm is one of {', '.join(NORMS)}, got {self.kind!r}")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.dropout import check_probability
 from models.encoders.memory import Encoder, Memory, open_memory
 
 
@@ -33,6 +34,12 @@ class SmallCNN(Encoder):
                 f"each of {len(channels)} channels halves the picture, which is {sides}: "
                 "give between 1 and as many channels as leave a field"
             )
+        if min(channels) < 1 or context_layers < 0:
+            raise ValueError(
+                "channels are 1 or more each and context_layers 0 or more, got "
+                f"{list(channels)} and {context_layers}"
+            )
+        check_probability("dropout", dropout)
         levels: list[nn.Module] = []
         before = colours + 2
         for after in channels:

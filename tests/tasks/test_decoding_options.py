@@ -127,7 +127,7 @@ def test_keys_may_be_given_as_a_mapping_and_the_others_stay(composed: None) -> N
 
 
 def test_what_is_no_mapping_is_told(composed: None, tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match=r"task\.decoding is a mapping .*, got 3"):
+    with pytest.raises(ValueError, match=r"task\.decoding=3 .*a mapping"):
         made("translation", tmp_path, "task.decoding=3")
 
 
