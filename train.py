@@ -40,6 +40,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     import build
+    import parts
     import resume
 
     quiet()
@@ -57,6 +58,7 @@ def run(config: DictConfig) -> float | None:
     from tasks.transfer import begin_from
 
     torch.set_float32_matmul_precision("high")
+    config = parts.composed(config)
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
     if config.model.get("budget") is not None:
