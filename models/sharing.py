@@ -47,7 +47,7 @@ def _compare(one: tuple[str, Stack], other: tuple[str, Stack]) -> None:
         keys = " and ".join(f"model.{key}" for key in sorted(different))
         raise ValueError(f"{first} and {name} cannot share one stack: {told}; set {keys} for all")
     shapes, theirs = _shapes(shared), _shapes(own)
-    for key in shapes.keys() | theirs.keys():
+    for key in {**shapes, **theirs}:
         if shapes.get(key) != theirs.get(key):
             raise ValueError(
                 f"{first} and {name} cannot share one stack: {key} is {shapes.get(key)} and "

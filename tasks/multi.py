@@ -56,7 +56,7 @@ class Multi(Task):
                 f"the tasks are of {', '.join(parts)}, the data of {', '.join(spec.parts)}: give "
                 "each part both"
             )
-        self.weights = {name: 1.0 for name in parts} | dict(weights or {})
+        self.weights = dict.fromkeys(parts, 1.0) | dict(weights or {})
         for name, weight in self.weights.items():
             if name not in parts or not weight > 0.0:
                 raise ValueError(

@@ -1,0 +1,328 @@
+"""Several tasks on one stack: one module, each task's own gradient and metrics, exact resuming."""
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+import build
+import export
+import predict
+from data.batches import PartBatch
+from tasks import checkpoint as checkpoints
+from tasks.base import PredictOptions
+from tasks.part_checkpoint import take_part
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ORDER = ["data.train_size=64", "data.validation_size=32", "data.test_size=32"]
+TAGS = ["task=tagging", "data=recipes_online", "data.limit=32"]
+WORDS = [
+    "task=language_model", "data=python_source", "data.train_size=6000",
+    "data.validation_size=2000", "data.test_size=2000", "data.steps=20", "task.sample_length=10",
+    "model.embedding_dropout=0", "model.output_dropout=0",
+]  # fmt: skip
+DATES = [
+    "task=translation", "data=dates", "data.limit=48", "model.encoder.bidirectional=false",
+    "model.decoder.hidden_size=24", "model.decoder.embedding_size=16", "task.max_new_tokens=10",
+]  # fmt: skip
+PARTS = {"recipes": ORDER, "recipes_online": TAGS, "python_source": WORDS, "dates": DATES}
+SIZES = ["model.embedding_size=16", "model.hidden_size=24"]
+
+
+def words(*parts: str) -> list[str]:
+    """The overrides of a run of several parts."""
+    each = []
+    for name in parts:
+        given = [word.replace("=", ": ", 1) for word in ["data=recipes", *PARTS[name]]]
+        keys = dict(word.split(": ", 1) for word in given)  # a key once, the last
+        each.append("{" + ", ".join(f"{key}: {value}" for key, value in keys.items()) + "}")
+    return ["task=multi", f"parts=[{','.join(each)}]", "data.batch_size=8", *SIZES]
+
+
+BOTH = words("recipes", "recipes_online")
+
+
+def alone(start: Any, name: str) -> Any:
+    """A run of one part, without the others."""
+    place = "model.encoder" if name == "dates" else "model"
+    sizes = [size.replace("model", place) for size in SIZES]
+    return start(name, *PARTS[name], "data.batch_size=8", *sizes, *(
+        ["model.num_layers=1"] if name == "python_source" else ["model.encoder.num_layers=1"]
+        if name == "dates" else []
+    ))  # fmt: skip
+
+
+def first_batch(data: Any, split: str = "train") -> Any:
+    return next(iter(data.loader(split)))
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter.grad for name, parameter in named}
+
+
+def test_the_stack_is_one_and_counted_once(start: Any) -> None:
+    run = start("multi", *words(*PARTS))
+    tasks = run.task.tasks
+    stacks = {id(getattr(t.model, "encoder", t.model).stack) for t in tasks.values()}
+    assert len(stacks) == 1
+    shared = tasks["recipes"].model.stack
+    each = [sum(p.numel() for p in task.parameters()) for task in tasks.values()]
+    own = sum(p.numel() for p in shared.parameters())
+    assert sum(p.numel() for p in run.task.parameters()) == sum(each) - 3 * own
+    groups = run.task.optimizer(run.task.parameters()).param_groups
+    assert sum(p.numel() for group in groups for p in group["params"]) == sum(each) - 3 * own
+
+
+def test_a_step_on_a_part_has_the_gradient_that_the_part_alone_has(start: Any) -> None:
+    run = start("multi", *words(*PARTS))
+    run.task.eval()  # nothing is dropped
+    for name, task in run.task.tasks.items():
+        own = alone(start, name)
+        own.task.load_state_dict(task.state_dict())
+        own.task.eval()
+        batch = first_batch(own.data)
+        run.task.zero_grad()
+        nats = {}
+        for one, given in ((own.task, batch), (run.task, PartBatch(name, batch))):
+            loss, count = one.loss(given)
+            (loss / count).backward()
+            nats[one] = loss.item()
+        assert nats[own.task] == nats[run.task]
+        for key, gradient in gradients(own.task).items():
+            found = gradients(task)[key]
+            assert torch.equal(gradient, found) if gradient is not None else found is None, key
+        others = [n for n, g in gradients(run.task).items() if g is not None]
+        assert {n.split(".")[1] for n in others if ".stack." not in n} == {name}
+
+
+class Watch(Callback):
+    """The part of each step."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
+        self.parts.append(batch.part)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ([], {"recipes": 8, "recipes_online": 4}),
+        (["data.temperature=inf"], {"recipes": 6, "recipes_online": 6}),
+        (
+            ["data.proportions={recipes: 1, recipes_online: 3}", "data.epoch_steps=8"],
+            {"recipes": 2, "recipes_online": 6},
+        ),
+        (["trainer.accumulate_grad_batches=2"], {"recipes": 8, "recipes_online": 4}),
+    ],
+)
+def test_an_epoch_trains_on_each_part_as_often_as_asked(
+    settings: list[str], wanted: dict[str, int], start: Any
+) -> None:
+    run = start("multi", *BOTH, *settings, "trainer.max_epochs=1", "trainer.limit_val_batches=0")
+    watch = Watch()
+    run.trainer.callbacks.append(watch)
+    run.fit()
+    assert Counter(watch.parts) == wanted
+    report = run.data.report()
+    steps = 2 if "accumulate" in " ".join(settings) else 1
+    assert report["recipes/steps"] * steps == wanted["recipes"]
+
+
+def test_workers_hand_out_the_same_batches(start: Any) -> None:
+    loaders = [
+        start("multi", *BOTH, f"data.num_workers={n}").data.train_dataloader() for n in (0, 1)
+    ]
+    for one, other in zip(*loaders, strict=True):
+        assert one.part == other.part
+        assert torch.equal(one.batch.inputs, other.batch.inputs)
+
+
+@pytest.fixture
+def trained(start: Any) -> Any:
+    brief = ["trainer.max_epochs=1", "trainer.limit_train_batches=4"]
+    return start("multi", *words("recipes", "python_source", "dates"), *brief).fit()
+
+
+def test_every_part_measures_what_it_measures_alone(
+    trained: Any, start: Any, tmp_path: Path
+) -> None:
+    measured = trained.test()
+    place = Path(trained.config.paths.run_dir)
+    checkpoint = torch.load(place / "checkpoints" / "last.ckpt", weights_only=True)
+    for name in ("recipes", "python_source"):
+        own = alone(start, name)
+        checkpoints.restore(own.task, take_part(checkpoint, name))
+        for key, value in own.test().items():
+            found = measured[key.replace("test/", f"test/{name}/", 1)]
+            assert found == pytest.approx(value, nan_ok=True), (name, key)
+        written = place / "parts" / name
+        own_run = Path(own.config.paths.run_dir)
+        for file in ("predictions/test.jsonl", "samples/test.jsonl", "classes.csv"):
+            assert (written / file).exists() == (own_run / file).exists()
+        assert list((written / "pictures").glob("*.png"))
+    assert measured["test/loss"] == pytest.approx(
+        sum(measured[f"test/{name}/loss"] for name in trained.task.tasks) / 3
+    )
+    header = (place / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val/recipes/accuracy", "val/dates/bleu", "val/loss", "test/loss"} <= set(header)
+    assert "val/accuracy" not in header  # not all parts have classes
+
+
+def test_a_part_predicts_and_is_exported_as_a_run_of_its_own(trained: Any, tmp_path: Path) -> None:
+    place = Path(trained.config.paths.run_dir)
+    options = PredictOptions(max_length=5)
+    for name, raw in (("recipes", ["add sauce A"]), ("python_source", ["def "]), ("dates", ["1"])):
+        model = predict.load(place, precision="fp32", part=name)
+        folder = export.export(place, tmp_path / name, part=name)
+        again = predict.load(folder, precision="fp32")
+        assert model.task.name == again.task.name
+        assert model(raw) == again(raw)
+        best = build.task_of_checkpoint(checkpoints.read(place)["unroll"])
+        checkpoints.restore(best, checkpoints.read(place))
+        with torch.no_grad():
+            assert model.task.predict(raw, options) == best.eval().tasks[name].predict(raw, options)
+        data = json.loads((folder / "config.json").read_text())
+        assert data["config"]["data"]["name"] == name and "parts" not in data["config"]
+        assert data["fingerprint"] == trained.data.modules[name].fingerprint
+    with pytest.raises(ValueError, match="several tasks: say which part; there are recipes, "):
+        predict.load(place)
+    with pytest.raises(ValueError, match="there is no part 'recipe'; there are recipes, "):
+        export.export(place, tmp_path / "none", part="recipe")
+    with pytest.raises(ValueError, match="is of one task: it has no part 'recipes'"):
+        predict.load(tmp_path / "recipes", part="recipes")
+
+
+@pytest.mark.parametrize(
+    ("choice", "monitor", "mode"),
+    [
+        ("auto", "val/accuracy", "max"),
+        ("val/recipes/loss", "val/recipes/loss", "min"),
+        ("val/recipes_online/f1", "val/recipes_online/f1", "max"),
+    ],
+)
+def test_what_chooses_the_best_checkpoint_is_a_mean_or_of_one_part(
+    choice: str, monitor: str, mode: str, start: Any
+) -> None:
+    run = start("multi", *BOTH, f"task.monitor={choice}", "trainer.max_epochs=1").fit()
+    assert (run.task.monitor, run.task.mode) == (monitor, mode)
+    best = build.best_checkpoint(run.trainer)
+    assert best is not None and best.best_model_score is not None
+    assert math.isfinite(best.best_model_score)
+    values = run.trainer.callback_metrics
+    assert values["val/accuracy"] == pytest.approx(
+        (values["val/recipes/accuracy"] + values["val/recipes_online/accuracy"]) / 2
+    )
+
+
+def test_a_weight_multiplies_the_loss_of_its_part_alone(start: Any) -> None:
+    plain, weighted = (
+        start("multi", *BOTH, *more) for more in ([], ["task.weights={recipes: 0.25}"])
+    )
+    weighted.task.load_state_dict(plain.task.state_dict())
+    for name, factor in (("recipes", 0.25), ("recipes_online", 1.0)):
+        batch = PartBatch(name, first_batch(plain.data.modules[name]))
+        (one, count), (other, same) = plain.task.loss(batch), weighted.task.loss(batch)
+        assert other.item() == pytest.approx(factor * one.item()) and count == same
+
+
+class Killed(Exception):
+    """As a machine that is taken away."""
+
+
+class Kill(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_stopped(
+    group: int, start: Any, tmp_path: Path
+) -> None:
+    options = [
+        *words("recipes", "python_source"), "trainer.max_epochs=2", "data.epoch_steps=7",
+        "data.temperature=2", f"trainer.accumulate_grad_batches={group}", "model.dropout=0.2",
+        "trainer.log_every_n_steps=1", "callbacks.throughput=null",
+    ]  # fmt: skip
+    whole = start("multi", *options).fit()
+    stopped = start("multi", *options)
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=3, save_top_k=-1)
+    stopped.trainer.callbacks += [keep, Kill(5)]
+    with pytest.raises(Killed):
+        stopped.fit()
+    resumed = start("multi", *options)
+    (saved,) = (tmp_path / "kept").glob("*3.ckpt")
+    kept = torch.load(saved, weights_only=True)["parts"]
+    assert kept["python_source"]["carried"] and kept["recipes"] == {}
+    resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved, weights_only=True)
+    assert resumed.trainer.global_step == whole.trainer.global_step == 14
+    for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
+        assert torch.equal(a, b)
+    rows = [
+        (Path(run.config.paths.run_dir) / "metrics.csv").read_text().splitlines()
+        for run in (whole, resumed)
+    ]
+    assert rows[0][-1] == rows[1][-1]
+    assert whole.test() == resumed.test()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["parts=[recipes,{task: tagging,data: recipes_online,model.hidden_size: 32}]"],
+            "recipes and recipes_online cannot share one stack: hidden_size is 24 and 32; set "
+            "model.hidden_size for all",
+        ),
+        (
+            ["parts=[recipes,{task: tagging,data: recipes_online,model.bidirectional: true}]"],
+            "bidirectional is False and True",
+        ),
+        (["parts=[recipes,{task: tagging,data: sine}]"], "embedding_size is 16 and 1"),
+        (["parts=[recipes,{task: captioning,data: shapes}]"], "shapes reads its input with Small"),
+        (["parts=[recipes,{task: tagging,data: recipes}]"], "use task=classification"),
+        (["parts=[recipes,recipes]"], "two of them are called recipes"),
+        (["parts=[recipes,recipe]"], "parts: data=recipe cannot be composed: In 'config': Could"),
+        (["parts=[{data: recipes,data.limits: 3}]"], "data.limits=3 cannot be composed: Could not"),
+        (["parts=[{data: recipes,cell: lstm}]"], "cell is of the whole run"),
+        (["parts=[{data: recipes,data.batch_size: 3}]"], "data.batch_size is of all parts"),
+        (["parts=[{data: recipes,task.layer_decay: 0.5}]"], "task.layer_decay=0.5 of recipes"),
+        (["parts=[{data: recipes,model.budget: 1M}]"], "model.budget=1M of recipes"),
+        (["parts=[{data: recipes,data.name: a.b}]"], "'a.b' names metrics and folders"),
+        (["parts=[]"], "give a list of data sets"),
+        (["parts=[3]"], "3 is neither a data set's name nor a mapping"),
+        (["task.weights={recipe: 1}"], "task.weights.recipe=1 is no weight"),
+        (["task.weights={recipes: 0}"], "task.weights.recipes=0 is no weight"),
+        (["data.proportions={recipes: 1}"], "must give a share above 0 to each of"),
+        (
+            ["data.temperature=2", "data.proportions={recipes: 1,recipes_online: 1}"],
+            "leave out one of them",
+        ),
+        (["data.temperature=0"], "data.temperature is above 0"),
+        (["data.epoch_steps=0"], "data.epoch_steps must be at least 1"),
+        (["data.batch_size=0"], "data.batch_size must be at least 1"),
+    ],
+)
+def test_a_mistake_is_told_with_its_mend(overrides: list[str], said: str, start: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        start("multi", *BOTH, *overrides).data.train_dataloader()
+
+
+def test_one_task_refuses_a_mixture_and_several_refuse_one_data_set(start: Any) -> None:
+    with pytest.raises(ValueError, match="task=multi needs several data sets"):
+        start("multi", "task=multi", "data=recipes")
+    with pytest.raises(ValueError, match="data=mixed has no parts"):
+        start("one", "data=mixed")
