@@ -25,6 +25,11 @@ def composed(config: DictConfig) -> DictConfig:
     asked = config.get("parts")
     if asked is None:
         return config
+    if "parts" not in config.data:
+        raise ValueError(
+            f"task=multi needs several data sets: name them in parts=[{config.data.name},...] and "
+            "leave data= out"
+        )
     plain = OmegaConf.to_container(asked, resolve=True)
     if not isinstance(plain, list) or not plain:
         raise ValueError(

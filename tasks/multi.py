@@ -73,7 +73,8 @@ class Multi(Task):
         self.parts = nn.ModuleDict(built)
         share_stack({name: part.model for name, part in built.items()})
         self.objective = None  # each part has its own
-        self._latest = torch.zeros(())
+        self._part = ""  # that the step is of
+        self.latest: dict[str, Tensor] = {}  # each part's loss in its latest step, over all ranks
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -114,13 +115,15 @@ class Multi(Task):
         return self.weights[batch.part] * loss, count
 
     def training_step(self, batch: PartBatch, batch_idx: int) -> Tensor:
+        self._part = batch.part
         loss = super().training_step(batch, batch_idx)
-        self.log(f"train/{batch.part}/loss", self._latest / self.weights[batch.part])
+        # all of them: Lightning would repeat a part's last one anyway, but not in a resumed run
+        self.log_dict({f"train/{name}/loss": value for name, value in self.latest.items()})
         return loss
 
     def over_ranks(self, loss: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         nats, everything = super().over_ranks(loss, count)
-        self._latest = nats / everything
+        self.latest[self._part] = nats / everything / self.weights[self._part]
         return nats, everything
 
     def count_tokens(self, batch: PartBatch) -> int | Tensor:
@@ -207,9 +210,12 @@ class Multi(Task):
             part.on_save_checkpoint(own)
             kept[name] = {key: value for key, value in own.items() if key not in ONCE}
         checkpoint["parts"] = kept
+        checkpoint["latest"] = {name: value.item() for name, value in self.latest.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint.get("parts", {})
+        latest = checkpoint.get("latest", {}).items()
+        self.latest = {name: torch.tensor(value) for name, value in latest}
         for name, part in self.tasks.items():
             part.on_load_checkpoint(kept.get(name, {}))
 
