@@ -3,12 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data.mixed import Mixed
 from data.mixture import MixtureSampler, counts, shares
 from data.samplers import BucketBatchSampler
 
@@ -117,3 +119,54 @@ def test_batches_that_are_accumulated_are_of_one_part() -> None:
     read = [batch.part for batch in epoch(sampler, 0)]
     assert len(read) == len(sampler) == 21
     assert all(len(set(read[place : place + 3])) == 1 for place in range(0, 21, 3))
+
+
+class Part:
+    """Of a mixture: what it is asked for its order."""
+
+    def __init__(self, examples: int, **given: Any) -> None:
+        self.examples, self.given, self.streaming = examples, given, False
+
+    def sampler(self, split: str) -> Any:
+        return samplers({"only": self.examples})["only"]
+
+
+def mixed(**settings: Any) -> Mixed:
+    """Ten batches of one part and three of another."""
+    own: dict[str, Any] = {"parts": {"long": partial(Part, 40), "short": partial(Part, 12)}}
+    given = {"name": "mixed", "cache_dir": "", "seed": 3, "batch_size": 4, **own, **settings}
+    return Mixed(**given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, {"long": 10, "short": 3}),
+        ({"temperature": math.inf, "epoch_steps": 6}, {"long": 3, "short": 3}),
+        ({"temperature": 2.0}, {"long": 8, "short": 5}),  # √10 : √3 = 8.40 : 4.60
+        ({"proportions": {"short": 30, "long": 10}, "epoch_steps": 8}, {"long": 2, "short": 6}),
+    ],
+)
+def test_a_mixture_is_by_size_and_temperature_or_by_proportions(
+    settings: dict[str, Any], steps: dict[str, int]
+) -> None:
+    data = mixed(**settings)
+    assert data.sampler().steps == steps
+    assert Counter(batch.part for batch in data.sampler()) == steps
+    given = {"data_dir": None, "cache_dir": "", "seed": 3, "batch_size": 4, "num_workers": 0}
+    assert all(part.given == given for part in data.modules.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"proportions": {"long": 1}}, "must give a share above 0 to each of long, short"),
+        ({"proportions": {"long": 1, "short": 0}}, "must give a share above 0"),
+        ({"proportions": {"long": 1, "short": 1}, "temperature": 2.0}, "leave out one of them"),
+        ({"epoch_steps": 0}, "data.epoch_steps must be at least 1, got 0"),
+        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        mixed(**settings)

@@ -1,26 +1,34 @@
 """Several tasks on one stack: one module, each task's own gradient and metrics, exact resuming."""
 
+import copy
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 import build
 import export
+import parts
 import predict
 from data.batches import PartBatch
 from tasks import checkpoint as checkpoints
 from tasks.base import PredictOptions
+from tasks.layers import parameter_groups
 from tasks.part_checkpoint import take_part
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+ROOT = Path(__file__).parents[2]
 ORDER = ["data.train_size=64", "data.validation_size=32", "data.test_size=32"]
 TAGS = ["task=tagging", "data=recipes_online", "data.limit=32"]
 WORDS = [
@@ -36,10 +44,10 @@ PARTS = {"recipes": ORDER, "recipes_online": TAGS, "python_source": WORDS, "date
 SIZES = ["model.embedding_size=16", "model.hidden_size=24"]
 
 
-def words(*parts: str) -> list[str]:
+def words(*names: str) -> list[str]:
     """The overrides of a run of several parts."""
     each = []
-    for name in parts:
+    for name in names:
         given = [word.replace("=", ": ", 1) for word in ["data=recipes", *PARTS[name]]]
         keys = dict(word.split(": ", 1) for word in given)  # a key once, the last
         each.append("{" + ", ".join(f"{key}: {value}" for key, value in keys.items()) + "}")
@@ -69,23 +77,21 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
     return {name: parameter.grad for name, parameter in named}
 
 
-def test_the_stack_is_one_and_counted_once(start: Any) -> None:
+def test_the_stack_is_one_and_a_step_on_a_part_has_the_gradient_of_the_part_alone(
+    start: Any,
+) -> None:
     run = start("multi", *words(*PARTS))
     tasks = run.task.tasks
-    stacks = {id(getattr(t.model, "encoder", t.model).stack) for t in tasks.values()}
-    assert len(stacks) == 1
-    shared = tasks["recipes"].model.stack
+    stacks = [getattr(task.model, "encoder", task.model).stack for task in tasks.values()]
+    assert all(stack is stacks[0] for stack in stacks)
     each = [sum(p.numel() for p in task.parameters()) for task in tasks.values()]
-    own = sum(p.numel() for p in shared.parameters())
-    assert sum(p.numel() for p in run.task.parameters()) == sum(each) - 3 * own
-    groups = run.task.optimizer(run.task.parameters()).param_groups
-    assert sum(p.numel() for group in groups for p in group["params"]) == sum(each) - 3 * own
+    once = sum(each) - 3 * sum(p.numel() for p in stacks[0].parameters())
+    assert sum(p.numel() for p in run.task.parameters()) == once
+    optimizer = run.task.optimizer(parameter_groups(run.task, layer_decay=1.0))
+    assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == once
 
-
-def test_a_step_on_a_part_has_the_gradient_that_the_part_alone_has(start: Any) -> None:
-    run = start("multi", *words(*PARTS))
     run.task.eval()  # nothing is dropped
-    for name, task in run.task.tasks.items():
+    for name, task in tasks.items():
         own = alone(start, name)
         own.task.load_state_dict(task.state_dict())
         own.task.eval()
@@ -114,24 +120,14 @@ class Watch(Callback):
         self.parts.append(batch.part)
 
 
-@pytest.mark.parametrize(
-    ("settings", "wanted"),
-    [
-        ([], {"recipes": 8, "recipes_online": 4}),
-        (["data.temperature=inf"], {"recipes": 6, "recipes_online": 6}),
-        (
-            ["data.proportions={recipes: 1, recipes_online: 3}", "data.epoch_steps=8"],
-            {"recipes": 2, "recipes_online": 6},
-        ),
-    ],
-)
-def test_an_epoch_has_each_part_as_often_as_asked(
-    settings: list[str], wanted: dict[str, int], start: Any
-) -> None:
-    data = start("multi", *BOTH, *settings).data
+def test_an_epoch_has_each_part_as_often_as_asked(start: Any) -> None:
+    asked = ["data.proportions={recipes: 1, recipes_online: 3}", "data.epoch_steps=8"]
+    data = start("multi", *BOTH, *asked).data
+    wanted = {"recipes": 2, "recipes_online": 6}
     assert Counter(batch.part for batch in data.train_dataloader()) == wanted
     report = data.report()
     assert {name: report[f"{name}/steps"] for name in wanted} == wanted
+    assert report["recipes/train"] == 64
 
 
 def test_batches_that_are_accumulated_make_a_step_of_one_part(start: Any) -> None:
@@ -290,6 +286,47 @@ def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_stopped(
     assert len(one) > len(other) and one[-len(other) :] == other
 
 
+@pytest.fixture(scope="module")
+def default() -> Any:
+    """The config of task=multi, before its parts are composed."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(parts.CONFIGS), version_base="1.3"):
+        return compose("config", ["task=multi"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["recipes", "recipes"], "two of them are called recipes"),
+        (["recipe"], "parts: data=recipe cannot be composed: In 'config': Could"),
+        ([{"data": "recipes", "data.limits": 3}], "data.limits=3 cannot be composed: Could not"),
+        ([{"data": "recipes", "cell": "lstm"}], "cell is of the whole run"),
+        ([{"data": "recipes", "data.batch_size": 3}], "data.batch_size is of all parts"),
+        ([{"data": "recipes", "model.budget": "1M"}], "model.budget=1M of recipes"),
+        ([{"data": "recipes", "data.name": "a.b"}], "'a.b' names metrics and folders"),
+        ([], "give a list of data sets"),
+        ([3], "3 is neither a data set's name nor a mapping"),
+    ],
+)
+def test_a_part_that_cannot_be_composed_is_told_with_the_mend(
+    asked: list[Any], said: str, default: Any
+) -> None:
+    config = copy.deepcopy(default)
+    config.parts = asked
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parts.composed(config)
+
+
+def test_a_part_may_nest_its_keys_and_beats_what_all_have(default: Any) -> None:
+    config = copy.deepcopy(default)
+    config.model.hidden_size = 32
+    nested = {"data": "recipes", "model": {"dropout": 0.1, "hidden_size": 16}}
+    config.parts = [nested, {"task": "translation", "data": "dates"}]
+    made = parts.composed(config).task.parts
+    assert (made.recipes.model.hidden_size, made.recipes.model.dropout) == (16, 0.1)
+    assert made.dates.model.encoder.hidden_size == 32
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -302,30 +339,13 @@ def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_stopped(
             ["parts=[recipes,{task: tagging,data: recipes,data.name: other}]"],
             "use task=classification",
         ),
-        (["parts=[recipes,recipes]"], "two of them are called recipes"),
-        (["parts=[recipes,recipe]"], "parts: data=recipe cannot be composed: In 'config': Could"),
-        (["parts=[{data: recipes,data.limits: 3}]"], "data.limits=3 cannot be composed: Could not"),
-        (["parts=[{data: recipes,cell: lstm}]"], "cell is of the whole run"),
-        (["parts=[{data: recipes,data.batch_size: 3}]"], "data.batch_size is of all parts"),
         (["parts=[{data: recipes,task.layer_decay: 0.5}]"], "task.layer_decay=0.5 of recipes"),
-        (["parts=[{data: recipes,model.budget: 1M}]"], "model.budget=1M of recipes"),
-        (["parts=[{data: recipes,data.name: a.b}]"], "'a.b' names metrics and folders"),
-        (["parts=[]"], "give a list of data sets"),
-        (["parts=[3]"], "3 is neither a data set's name nor a mapping"),
         (["task.weights={recipe: 1}"], "task.weights.recipe=1 is no weight"),
-        (["task.weights={recipes: 0}"], "task.weights.recipes=0 is no weight"),
-        (["data.proportions={recipes: 1}"], "must give a share above 0 to each of"),
-        (
-            ["data.temperature=2", "data.proportions={recipes: 1,recipes_online: 1}"],
-            "leave out one of them",
-        ),
-        (["data.epoch_steps=0"], "data.epoch_steps must be at least 1"),
-        (["data.batch_size=0"], "data.batch_size must be at least 1"),
     ],
 )
 def test_a_mistake_is_told_with_its_mend(overrides: list[str], said: str, start: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
-        start("multi", *BOTH, *overrides).data.train_dataloader()
+        start("multi", *BOTH, *overrides)
 
 
 def test_one_task_refuses_a_mixture_and_several_refuse_one_data_set(start: Any) -> None:
@@ -333,3 +353,55 @@ def test_one_task_refuses_a_mixture_and_several_refuse_one_data_set(start: Any) 
         start("multi", *BOTH, "data=recipes")
     with pytest.raises(ValueError, match="data=mixed has no parts"):
         start("one", "data=mixed")
+
+
+def train(*overrides: str) -> str:
+    command = [sys.executable, "train.py", "logger=csv", "precision=fp32", *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_and_measure_what_one_does(tmp_path: Path) -> None:
+    still = ["optimizer=sgd", "optimizer.lr=0.5", "trainer.max_epochs=1", "trainer=ddp_cpu"]
+    common = [word for word in BOTH if not word.startswith("data.batch_size")]
+    common += [*still, "trainer.log_every_n_steps=1"]
+    refused = train(*common, "trainer.devices=2", f"hydra.run.dir={tmp_path}/refused")
+    assert "set trainer.strategy.find_unused_parameters=true" in refused
+    weights, measured, losses = [], [], []
+    for ranks, size in ((1, 8), (2, 4)):
+        run = tmp_path / str(ranks)
+        said = train(
+            *common, f"data.batch_size={size}", f"trainer.devices={ranks}",
+            "trainer.strategy.find_unused_parameters=true", f"hydra.run.dir={run}",
+        )  # fmt: skip
+        (line,) = [line for line in said.splitlines() if line.startswith('{"run"')]
+        measured.append(json.loads(line)["test"])
+        weights.append(torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+        keys = ("train/recipes/loss", "train/recipes_online/loss")
+        losses.append([float(row[key]) for row in rows for key in keys if row[key]])
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], rtol=1e-4, atol=1e-5), name
+    assert len(losses[0]) > 12 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert measured[1] == pytest.approx(measured[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_tests_goes_on_and_predicts(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    asked = ["task=multi", "trainer=cpu", f"hydra.run.dir={run}", "trainer.max_epochs=1"]
+    first = json.loads(train(*asked).splitlines()[-1])
+    assert first["monitor"] == "val/accuracy"
+    assert first["test"]["test/recipes/accuracy"] > 0.6
+    tested = json.loads(train("fit=false", "trainer=cpu", f"ckpt={run}").splitlines()[-1])
+    assert tested["test"] == pytest.approx(first["test"])
+    place = f"resume={run}"
+    again = train(*asked[:-1], "trainer.max_epochs=2", place)
+    assert "resume: going on after step" in again and '"test"' in again
+    other = train(*asked, place, "parts=[recipes]")
+    assert "cannot go on with another model or other data: data.parts.recipes_online" in other
+    command = [sys.executable, "predict.py", str(run), "add sauce A", "--part", "recipes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\t")[0] in ("right order", "wrong order"), done.stderr
