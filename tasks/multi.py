@@ -38,6 +38,7 @@ class Multi(Task):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., dict[str, Any]] | None,
         seed: int = 1,
+        layer_decay: float = 1.0,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         """`parts`: factories of tasks by name, each for the part of that name in `spec`.
@@ -46,7 +47,7 @@ class Multi(Task):
         """
         super().__init__(
             spec=spec, codec=codec, monitor=monitor, mode=mode, optimizer=optimizer,
-            scheduler=scheduler, seed=seed, samples=0,
+            scheduler=scheduler, seed=seed, samples=0, layer_decay=layer_decay,
         )  # fmt: skip
         self.check(spec)
         assert spec.parts is not None
@@ -224,8 +225,10 @@ def _check_part(name: str, part: Task, optimizer: Callable[..., torch.optim.Opti
     """ValueError where a part has learning rates of its own: one optimizer trains all."""
     if part.layer_decay != 1.0:
         raise ValueError(
-            f"task.layer_decay={part.layer_decay} of {name}: all parts are trained alike; leave it "
-            "out"
+            f"task.layer_decay={part.layer_decay} of {name}: one optimizer trains all parts; give "
+            "it outside of parts"
         )
     if part.optimizer is not optimizer:
-        raise ValueError(f"task.encoder_rate of {name}: all parts are trained alike; leave it out")
+        raise ValueError(
+            f"task.encoder_rate of {name}: one optimizer trains all parts; leave it out"
+        )

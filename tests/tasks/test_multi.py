@@ -23,7 +23,7 @@ import predict
 from data.batches import PartBatch
 from tasks import checkpoint as checkpoints
 from tasks.base import PredictOptions
-from tasks.layers import parameter_groups
+from tasks.layers import by_depth, parameter_groups
 from tasks.part_checkpoint import take_part
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -89,6 +89,10 @@ def test_the_stack_is_one_and_a_step_on_a_part_has_the_gradient_of_the_part_alon
     assert sum(p.numel() for p in run.task.parameters()) == once
     optimizer = run.task.optimizer(parameter_groups(run.task, layer_decay=1.0))
     assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == once
+
+    inputs, *_ = by_depth(run.task)
+    assert {name.split(".")[1] for name in inputs} == {*tasks} - {"dates"}  # its encoder is apart
+    assert all(".inputs." in name for name in inputs)
 
     run.task.eval()  # nothing is dropped
     for name, task in tasks.items():
