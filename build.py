@@ -317,14 +317,20 @@ def codec(record: Mapping[str, Any]) -> Codec:
 
 
 def choose_monitor(config: Any, spec: DataSpec) -> None:
-    """Put the task's own choice where `task.monitor` and `task.mode` are auto."""
-    kind = hydra.utils.get_class(config.task._target_)
+    """Put the task's own choice where `task.monitor` and `task.mode` are auto, of parts too."""
+    _choose_monitor(config.task, spec)
+
+
+def _choose_monitor(task: Any, spec: DataSpec) -> None:
+    kind = hydra.utils.get_class(task._target_)
     kind.check(spec)
+    for name, part in (spec.parts or {}).items():
+        _choose_monitor(task.parts[name], part)
     monitor, mode = kind.monitor_for(spec)
-    if config.task.monitor == "auto":
-        config.task.monitor = monitor
-        config.task.mode = mode if config.task.mode == "auto" else config.task.mode
-    elif config.task.mode == "auto":
+    if task.monitor == "auto":
+        task.monitor = monitor
+        task.mode = mode if task.mode == "auto" else task.mode
+    elif task.mode == "auto":
         lower = (
             "loss",
             "mse",
@@ -334,8 +340,8 @@ def choose_monitor(config: Any, spec: DataSpec) -> None:
             "bits_per_",
             "nll_per_frame",
         )  # and _word
-        name = config.task.monitor.split("/")[-1]
-        config.task.mode = "min" if name.startswith(lower) else "max"
+        name = task.monitor.split("/")[-1]
+        task.mode = "min" if name.startswith(lower) else "max"
 
 
 def of_checkpoint(config: Any, stored: Mapping[str, Any], overrides: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@
     python export.py ckpt=RUN to=my_model format=onnx
 
 `ckpt` is a run's directory (its best checkpoint) or a .ckpt file; `to` a new or empty directory.
-docs/export.md says what is in it.
+Of a run of several tasks (task=multi) `part=NAME` says which. docs/export.md says what is in it.
 """
 
 import sys
@@ -16,24 +16,29 @@ from pathlib import Path
 from typing import Any
 
 
-def export(run: str | Path, to: str | Path) -> Path:
+def export(run: str | Path, to: str | Path, part: str | None = None) -> Path:
     """Write a run's best checkpoint, or a .ckpt file, into a new directory.
 
-    The model is built and filled first: what cannot be used is not exported. ValueError says what
-    is wrong with the checkpoint, or what the directory holds already.
+    Of a run of several tasks it is the `part` of that name. The model is built and filled first:
+    what cannot be used is not exported. ValueError says what is wrong with the checkpoint, or what
+    the directory holds already.
     """
     from tasks import exported, model_card
+    from tasks.part_checkpoint import measured_of
 
     folder = Path(to).expanduser()
     exported.check_free(folder)
-    task, checkpoint = _opened(run)
-    measured = checkpoint.get("measured") or model_card.measured_by(Path(checkpoint["path"]))
+    task, whole, checkpoint = _opened(run, part)
+    measured = whole.get("measured") or model_card.measured_by(Path(whole["path"]))
+    measured = measured if part is None else measured_of(measured, part)
     card = model_card.card(task, checkpoint, measured, folder.resolve().name)
     exported.write(checkpoint, folder, card=card, measured=measured)
     return folder
 
 
-def export_onnx(run: str | Path, to: str | Path | None = None) -> tuple[Path, dict[str, float]]:
+def export_onnx(
+    run: str | Path, to: str | Path | None = None, part: str | None = None
+) -> tuple[Path, dict[str, float]]:
     """Write a run's best checkpoint, or a .ckpt file, as ONNX into a new directory; None: `onnx` in
     the run's. Returns the directory, and each file's largest difference from PyTorch.
 
@@ -47,32 +52,38 @@ def export_onnx(run: str | Path, to: str | Path | None = None) -> tuple[Path, di
         to = (path.parent.parent if path.parent.name == "checkpoints" else path.parent) / "onnx"
     folder = Path(to).expanduser()
     exported.check_free(folder)
-    return folder, onnx_files.write(*_opened(run), folder)
+    task, _, checkpoint = _opened(run, part)
+    return folder, onnx_files.write(task, checkpoint, folder)
 
 
-def _opened(run: str | Path) -> tuple[Any, dict[str, Any]]:
-    """A run's task with its weights, and the checkpoint."""
+def _opened(run: str | Path, part: str | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A run's task, or one part of it, with its weights; the checkpoint, whole and of that part."""
     import build
     from tasks import checkpoint as checkpoints
+    from tasks.part_checkpoint import take_part
 
-    checkpoint = checkpoints.read(run)
+    whole = checkpoints.read(run)
+    checkpoint = take_part(whole, part)
     task = build.task_of_checkpoint(checkpoint["unroll"])
     checkpoints.restore(task, checkpoint)
-    return task, checkpoint
+    return task, whole, checkpoint
 
 
 FORMATS = ("safetensors", "onnx")
 
 
 def arguments(given: Sequence[str]) -> dict[str, str]:
-    """`ckpt=RUN to=DIR format=onnx` → its values. ValueError names what is missing or unknown."""
+    """`ckpt=RUN to=DIR part=NAME format=onnx` → its values.
+
+    ValueError names what is missing or unknown.
+    """
     found: dict[str, str] = {}
     for argument in given:
         key, equals, value = argument.partition("=")
-        if key not in ("ckpt", "to", "format") or not equals or not value or key in found:
+        if key not in ("ckpt", "to", "part", "format") or not equals or not value or key in found:
             raise ValueError(
-                f"{argument!r}: give ckpt=RUN_OR_FILE to=DIRECTORY, each once, and format=onnx "
-                "for onnxruntime"
+                f"{argument!r}: give ckpt=RUN_OR_FILE to=DIRECTORY, each once, part=NAME of a run "
+                "of several tasks and format=onnx for onnxruntime"
             )
         found[key] = value
     if not {"ckpt", "to"} <= found.keys():
@@ -92,12 +103,12 @@ def main() -> None:
         print(__doc__)
         return
     chosen = arguments(sys.argv[1:])
-    run, to = chosen["ckpt"], chosen["to"]
+    run, to, part = chosen["ckpt"], chosen["to"], chosen.get("part")
     apart: dict[str, float] = {}
     if chosen.get("format", to) == "onnx":
-        folder, apart = export_onnx(run, to if "format" in chosen else None)
+        folder, apart = export_onnx(run, to if "format" in chosen else None, part)
     else:
-        folder = export(run, to)
+        folder = export(run, to, part)
     for path in sorted(folder.iterdir()):
         equals = f", equals PyTorch within {apart[path.name]:.1e}" if path.name in apart else ""
         print(f"{path}  {path.stat().st_size:,} bytes{equals}")

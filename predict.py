@@ -85,27 +85,31 @@ def load(
     precision: str = "auto",
     ensemble: Sequence[str | Path] = (),
     average: Sequence[str | Path] = (),
+    part: str | None = None,
 ) -> Predictor:
     """Open a run's best checkpoint (or a .ckpt file) for prediction; data files are not read.
 
     `average`: a number (so many of the run's last checkpoints) or files that are averaged with it.
-    `ensemble`: runs whose probabilities are averaged with its. ValueError where there is no such
-    checkpoint or device, or where models do not go together.
+    `ensemble`: runs whose probabilities are averaged with its. `part`: which task of a run of
+    several (task=multi). ValueError where there is no such checkpoint, part or device, or where
+    models do not go together.
     """
     import build
     from tasks import checkpoint as checkpoints
+    from tasks.part_checkpoint import take_part
 
     place = build.device(device)
     if len(average) == 1 and str(average[0]).lstrip("-").isdigit():
         checkpoint = checkpoints.average(checkpoints.last(run, int(str(average[0]))))
     else:
         checkpoint = checkpoints.average([run, *average])
+    checkpoint = take_part(checkpoint, part)
     task = build.task_of_checkpoint(checkpoint["unroll"])
     checkpoints.restore(task, checkpoint)
     accelerator = {"cuda": "gpu"}.get(place.type, place.type)
     task.eval().to(place)
     for other in ensemble:
-        member = load(other, device=device, precision=precision).task
+        member = load(other, device=device, precision=precision, part=part).task
         _check_member(task, member, other)
         task.members.append(member)
     return Predictor(task, build.precision(precision, {"accelerator": accelerator}))
@@ -136,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("run", metavar="RUN_OR_FILE", help="a run's directory, or a .ckpt file")
     made.add_argument("inputs", metavar="INPUT", nargs="*", help="texts, pictures or MIDI files")
+    made.add_argument("--part", metavar="NAME", help="which task of a run of several (task=multi)")
     made.add_argument("--file", metavar="F", help="a text file with an input a line; - is stdin")
     made.add_argument(
         "--format", choices=["text", "json", "pairs"], default="text",
@@ -245,7 +250,7 @@ def main() -> None:
     inputs = read_inputs(arguments)
     model = load(
         arguments.run, device=arguments.device, precision=arguments.precision,
-        ensemble=arguments.ensemble, average=arguments.average,
+        ensemble=arguments.ensemble, average=arguments.average, part=arguments.part,
     )  # fmt: skip
     if not inputs:
         if not model.task.starts_from_nothing:

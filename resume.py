@@ -12,7 +12,15 @@ from tasks import checkpoint, checkpoint_files, journal
 from tasks.console import say
 
 ASIDE = ("resume", "paths", "logger", "ckpt", "fit", "find_lr")  # say nothing about what is trained
-FIXED = ("task._target_", "data", "tokenizer", "model", "cell", "recurrent")  # make the model
+FIXED = (
+    "task._target_",
+    "task.parts",
+    "data",
+    "tokenizer",
+    "model",
+    "cell",
+    "recurrent",
+)  # make the model
 FREE = ("data.eval_batch_size", "data.num_workers", "data.cache_dir")  # say how, not what
 
 

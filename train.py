@@ -49,6 +49,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     import build
+    import parts
     import resume
     import verify
 
@@ -69,6 +70,7 @@ def run(config: DictConfig) -> float | None:
 
     secrets.refuse(build.plain(config))
     torch.set_float32_matmul_precision("high")
+    config = parts.composed(config)
     build.check_run(config)
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)

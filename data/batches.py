@@ -1,7 +1,7 @@
 """What a step of training sees: one NamedTuple a shape, and the padding that makes them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,13 @@ class StreamBatch(NamedTuple):
     mask: Tensor  # (B, T) True where the target counts
     start: Tensor  # (B,) True where the row's state must be the initial one
     characters: Tensor  # (B, T) of raw text that each target stands for, in evaluation; else 0
+
+
+class PartBatch(NamedTuple):
+    """A batch of one part of a mixture."""
+
+    part: str
+    batch: Any  # as the part's own task reads it
 
 
 def pad(rows: Sequence[Sequence[int] | Tensor], value: float = 0) -> tuple[Tensor, Tensor]:

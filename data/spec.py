@@ -1,5 +1,6 @@
 """What a model must know of its data: plain numbers and names, which travel in the checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +30,8 @@ class DataSpec:
 
     Inputs: symbols (`input_vocabulary`), real vectors a step (`input_features`) or pictures
     (`picture_shape`). Outputs: text (`output_vocabulary`), one of several classes (`labels`), real
-    numbers (`output_features`) or independent on/off keys (`keys`, 88 for a piano).
+    numbers (`output_features`) or independent on/off keys (`keys`, 88 for a piano). Of a mixture
+    nothing but the spec of each of its `parts` is set.
     """
 
     input_vocabulary: Vocabulary | None = None
@@ -42,6 +44,7 @@ class DataSpec:
     keys: int | None = None
     shared_vocabulary: bool = False  # input and output symbols are the same table
     label_counts: tuple[int, ...] | None = None  # of each class in training
+    parts: "Mapping[str, DataSpec] | None" = None
 
     @property
     def num_outputs(self) -> int:
@@ -59,6 +62,9 @@ class DataSpec:
         plain = asdict(self)
         for key in ("picture_shape", "labels", "label_counts"):
             plain[key] = None if plain[key] is None else list(plain[key])
+        del plain["parts"]
+        if self.parts is not None:
+            plain["parts"] = {name: part.to_plain() for name, part in self.parts.items()}
         return plain
 
     @classmethod
@@ -70,6 +76,9 @@ class DataSpec:
                 values[key] = Vocabulary(**values[key])
         for key in ("picture_shape", "labels", "label_counts"):
             values[key] = None if values.get(key) is None else tuple(values[key])
+        if values.get("parts") is not None:
+            parts = values["parts"].items()
+            values["parts"] = {name: cls.from_plain(part) for name, part in parts}
         check_values(values, cls, "spec.")
         return cls(**values)
 

@@ -1,6 +1,6 @@
 """Several recurrent layers, one above the other."""
 
-from typing import NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class Stack(nn.Module):
     last one's output are left to the model; the residual is left out where sizes differ.
     """
 
+    directions: ClassVar[int] = 1
+
     def __init__(
         self,
         *,
@@ -47,6 +49,21 @@ class Stack(nn.Module):
         self.norms = nn.ModuleList(
             nn.LayerNorm(size) if layer_norm else nn.Identity() for size in layer_sizes
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What stacks of one kind of cell may differ in, as a config calls it."""
+        sizes = [size // self.directions for size in (*self.input_sizes[1:], self.output_size)]
+        settings = {
+            "embedding_size": self.input_size,
+            "hidden_size": sizes[0] if len(set(sizes)) == 1 else sizes,
+            "num_layers": self.num_layers,
+            "bidirectional": self.directions == 2,
+            "residual": self.residual,
+            "layer_norm": any(True for _ in self.norms.parameters()),
+        }
+        between = {"dropout": self.dropout, "variational": self.variational}
+        return settings | (between if self.num_layers > 1 else {})
 
     def draw_masks(self, batch_size: int) -> tuple[Mask, ...]:
         """The masks of one sequence, one for each layer's input.
@@ -200,6 +217,8 @@ class BidirectionalStack(Stack):
 
     Schuster and Paliwal 1997, doi 10.1109/78.650093.
     """
+
+    directions = 2
 
     def __init__(
         self,

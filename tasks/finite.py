@@ -95,6 +95,8 @@ def tensors(batch: Any) -> Iterator[tuple[str, Tensor]]:
     for name, value in getattr(batch, "_asdict", dict)().items():
         if isinstance(value, Tensor):
             yield name, value
+        else:
+            yield from tensors(value)  # of one part of a mixture
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 METRICS = "metrics.csv"
-PATTERNS = ("*.csv", "samples/*.jsonl")
+OWN = ("*.csv", "samples/*.jsonl")
+PATTERNS = (*OWN, *(f"parts/*/{own}" for own in OWN))  # task=multi: a folder a part
 
 
 def lines(folder: Path) -> dict[str, int]:

@@ -21,7 +21,7 @@ def by_depth(module: nn.Module) -> list[dict[str, nn.Parameter]]:
         if parameter in places:
             layer, first = places.pop(parameter)
             del found[layer][first]
-        layer = _layer_of(name.removeprefix("model."))
+        layer = _layer_of(name.split("model.", 1)[-1])  # of task=multi: parts.<name>.model.
         found.setdefault(layer, {})[name] = parameter
         places[parameter] = layer, name
     layers: list[dict[str, nn.Parameter]] = []

@@ -53,6 +53,7 @@ def begin_from(task: Task, checkpoint: Mapping[str, Any], *, where: str) -> Take
     setting that differs.
     """
     record, theirs = checkpoint["unroll"], _by_part(checkpoint["state_dict"])
+    _check_several(task.spec, record["spec"], where)
     own = _by_part(task.state_dict())
     settings = task.record["config"], record["config"]
     _check_settings(*settings, where)
@@ -166,6 +167,18 @@ def _count(mine: Sequence[str], given: Sequence[str], where: str) -> tuple[int, 
 # Settings under which the same weights would compute something else, and those that give shapes
 MEANING = ("tie_weights", "residual", "layer_norm")
 SIZES = ("bidirectional", "num_layers", "embedding_size", "hidden_size")
+
+
+def _check_several(own: DataSpec, given: Mapping[str, Any], where: str) -> None:
+    """ValueError where one of two runs is of several tasks, and the other is not."""
+    several = given.get("parts") is not None
+    if several != (own.parts is not None):
+        counts = ("several tasks", "one") if several else ("one task", "several")
+        mend = f"take a part of it: python export.py ckpt={where} part=NAME to=DIR, init=DIR"
+        raise ValueError(
+            f"init={where} is of {counts[0]}, this run of {counts[1]}; "
+            f"{mend if several else 'begin with a run of the same parts'}"
+        )
 
 
 def _check_settings(own: Mapping[str, Any], theirs: Mapping[str, Any], where: str) -> None:

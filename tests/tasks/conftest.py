@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import build
+import parts
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -68,6 +69,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         count += 1
         folder = f"paths.run_dir={tmp_path}/run{count}"
         config = compose("config", [*SMALL.get(shape, ()), *ALWAYS, folder, *overrides])
+        config = parts.composed(config)
         lightning.seed_everything(config.seed, verbose=False)
         data = build.data(config)
         build.choose_monitor(config, data.spec)
