@@ -16,11 +16,12 @@ HEAD = """# Results against published numbers
 
 Written by `python reproduce.py report` from `results/*.yaml`; do not edit. To run a row:
 `python reproduce.py ROW`. A row is *reproduced* where the mean over its seeds is as good as "least"
-or better; ± is the sample deviation over seeds (n − 1).
+or better, and better than each of its baselines; ± is the sample deviation over seeds (n − 1).
+Minutes are those of one seed on the clock, on a machine that may have done other work as well.
 
-| row | metric | published | least | try for | measured | seeds | minutes a seed | verdict |
-| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
-"""
+| row | metric | published | baselines | least | try for | measured | seeds | parameters | minutes | verdict |
+| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |
+"""  # noqa: E501
 
 
 def listing(results: Path = ledger.RESULTS) -> str:
@@ -50,7 +51,7 @@ def write(place: Path, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> 
             continue
         below.append(_section(name, content))
         picture = results / f"{name}.png"
-        if draw(content, runs / name, picture):
+        if draw(content, runs / content["row"].get("runs", name), picture):
             drawn.append(picture)
         if picture.is_file():
             link = os.path.relpath(picture, place.parent)
@@ -86,8 +87,13 @@ def draw(content: Mapping[str, Any], folder: Path, path: Path) -> bool:
                 label=f"validation, mean ± deviation (seeds: {len(curves)})")  # fmt: skip
         mean = content["measured"]["mean"]
         ax.axhline(mean, color="C1", linewidth=1, label=f"test, mean {mean:.4g}")
-        ax.axhline(row["least"], color="C7", linewidth=1, linestyle="--",
-                   label=f"test, least {row['least']:.4g}")  # fmt: skip
+        if row["least"] is not None:
+            ax.axhline(row["least"], color="C7", linewidth=1, linestyle="--",
+                       label=f"test, least {row['least']:.4g}")  # fmt: skip
+        known = content["measured"].get("baselines", {})
+        for number, (baseline, one) in enumerate(known.items(), 2):
+            ax.axhline(one["value"], color=f"C{number}", linewidth=1, linestyle=":",
+                       label=f"test, {baseline} {one['value']:.4g}")  # fmt: skip
         ax.set_title(row["title"])
         ax.set_xlabel("steps")
         ax.set_ylabel(name)
@@ -119,24 +125,36 @@ def _cells(name: str, content: Mapping[str, Any]) -> str:
     published = "; ".join(
         f"{one['value']:g} ({one['model']}; {one['source']})" for one in row["published"]
     )
+    known = measured.get("baselines", {})
+    baselines = ", ".join(
+        f"{one} {known[one]['value']:.4f}" if one in known else one
+        for one in row.get("baselines", [])
+    )
+    sizes = sorted({f"{one['parameters']:,}" for one in seeds.values()})
     cells = [
-        f"`{name}`", f"`{row['metric']}`", published or "none", _bound(row), f"{row['try_for']:g}",
-        _mean(content), f"{len(seeds)} of {len(row['seeds'])}", minutes, measured["verdict"],
+        f"`{name}`", f"`{row['metric']}`", published or "none", baselines or "–", _bound(row),
+        f"{row['try_for']:g}", _mean(content), f"{len(seeds)} of {len(row['seeds'])}",
+        "; ".join(sizes) or "–", minutes, measured["verdict"],
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
 def _section(name: str, content: Mapping[str, Any]) -> str:
     """What a reader needs to repeat a measured row, and each seed's own number."""
-    row, seeds = content["row"], content["measured"]["seeds"]
+    row, measured = content["row"], content["measured"]
+    seeds = measured["seeds"]
 
     def all_of(key: str) -> str:
         return "; ".join(sorted({str(one[key]) for one in seeds.values() if one[key] is not None}))
 
     values = ", ".join(f"{one['value']:.4f} (seed {seed})" for seed, one in seeds.items())
+    baselines = measured.get("baselines", {})
     facts = {
+        "note": row.get("note", ""),
         "command": f"`python train.py {' '.join(row['config'])} seed=SEED`",
         "seeds": values,
+        "baselines": ", ".join(f"{one['value']:.4f} ({name})" for name, one in baselines.items()),
+        "parameters": all_of("parameters"),
         "signature": all_of("signature"),
         "on": f"{all_of('device')}; {all_of('precision')}",
         "versions": all_of("versions"),
@@ -148,6 +166,8 @@ def _section(name: str, content: Mapping[str, Any]) -> str:
 
 
 def _bound(row: Mapping[str, Any]) -> str:
+    if row["least"] is None:
+        return "baselines"
     return f"{'≥' if row['better'] == 'higher' else '≤'} {row['least']:g}"
 
 
