@@ -61,7 +61,8 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
         commit = _commit()  # of the code that trains, whatever is committed meanwhile
         began = time.monotonic()
         try:
-            train([*row["config"], f"seed={seed}", f"hydra.run.dir={run}", "resume=true"], said)
+            own = [f"seed={seed}", f"hydra.run.dir={run}", "resume=true"]
+            train(["logger=csv", *row["config"], *own], said)
         finally:  # the minutes of a run that was interrupted count, too
             known["minutes"] += (time.monotonic() - began) / 60
             notes.write_text(json.dumps(known), encoding="utf-8")

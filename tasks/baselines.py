@@ -3,6 +3,7 @@
 Each is a function of opened data → its test metrics, under the names that a run's JSON has.
 """
 
+import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from data.arrays import Ragged
 from data.base import DataModule
 from data.batches import IGNORE
 from tasks.cider import cider
+from tasks.metrics import bits_per_character, perplexity
+from tasks.ngram_model import NgramModel
 
 Measured = dict[str, float]
 Baseline = Callable[[DataModule], Measured]
@@ -74,9 +77,31 @@ def one_sentence(data: DataModule) -> Measured:
     return {"test/cider": cider([best] * len(tested), tested)}
 
 
+def count_model(data: DataModule) -> Measured:
+    """Interpolated Kneser-Ney over the longest context that fits, of 8 symbols at most."""
+    vocabulary = data.spec.input_vocabulary
+    assert vocabulary is not None
+    order = min(8, int(63 / math.log2(vocabulary.size)))
+    text = {split: data.splits[split].flat("ids") for split in ("train", "test")}
+    nats = NgramModel(order=order, vocabulary_size=vocabulary.size).fit(text["train"])
+    characters = data.splits["test"].flat("characters").sum()
+    found = float(nats.nats(text["test"]).sum())
+    return {
+        "test/perplexity": perplexity(found, len(text["test"])),
+        "test/bits_per_character": bits_per_character(found, float(characters)),
+    }
+
+
 BASELINES: dict[str, Baseline] = {
     one.__name__: one
-    for one in (majority, most_frequent_tag, bag_of_words, bag_of_bigrams, one_sentence)
+    for one in (
+        majority,
+        most_frequent_tag,
+        bag_of_words,
+        bag_of_bigrams,
+        one_sentence,
+        count_model,
+    )
 }
 
 
