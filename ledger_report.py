@@ -1,6 +1,5 @@
-"""RESULTS.md: the ledger as a table, and the learning curves of the rows whose runs are there."""
+"""RESULTS.md: the ledger as a table, with the pictures of ledger_pictures.py."""
 
-import csv
 import os
 import statistics
 from collections.abc import Mapping
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ledger
+from ledger_pictures import draw, overview
 from ledger_runs import RUNS
 
-Curve = dict[int, float]  # step → value
+OVERVIEW = "overview"  # the picture of all rows, RESULTS/overview.png
 
 HEAD = """# Results against published numbers
 
@@ -41,8 +41,9 @@ def line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def write(place: Path, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> list[Path]:
-    """Write the table to `place` and a picture RESULTS/ROW.png of each row whose runs' metrics.csv
-    are below `runs`; a picture from before stays. Returns the pictures drawn now."""
+    """Write the table to `place`, a picture RESULTS/ROW.png of each row whose runs' metrics.csv are
+    below `runs`, and one of all measured rows; a picture from before stays. Returns the pictures
+    drawn now."""
     contents = {name: ledger.read(name, results) for name in ledger.names(results)}
     table, below, drawn = [], [], []
     for name, content in contents.items():
@@ -56,66 +57,14 @@ def write(place: Path, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> 
         if picture.is_file():
             link = os.path.relpath(picture, place.parent)
             below.append(f"![Learning curves of {name}]({link})\n")
+    picture = results / f"{OVERVIEW}.png"
+    if overview(contents, picture):
+        drawn.append(picture)
+        link = os.path.relpath(picture, place.parent)
+        below.insert(0, f"![Quality against minutes and parameters]({link})\n")
     text = HEAD + "\n".join(table) + "\n" + "".join(f"\n{part}" for part in below)
     place.write_text(text, encoding="utf-8")
     return drawn
-
-
-def draw(content: Mapping[str, Any], folder: Path, path: Path) -> bool:
-    """The metric on validation over steps: a line a seed, and their mean ± deviation as a band.
-
-    Returns False, and draws nothing, where no run of a measured seed is below `folder`.
-    """
-    row = content["row"]
-    name = row["metric"].replace("test/", "val/", 1)
-    files = [folder / str(seed) / "metrics.csv" for seed in content["measured"]["seeds"]]
-    found = [_curve(file, name) for file in files if file.is_file()]
-    curves = [curve for curve in found if curve]
-    if not curves:
-        return False
-    from tasks.drawing import save, style, subplots
-
-    with style():
-        figure, (ax,) = subplots(1, columns=1, size=(5.6, 3.4))
-        for curve in curves:
-            ax.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.8)
-        steps, means, deviations = band(curves)
-        low, high = ([m + sign * d for m, d in zip(means, deviations, strict=True)]
-                     for sign in (-1, 1))  # fmt: skip
-        ax.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0)
-        ax.plot(steps, means, color="C0", marker="o", markersize=3,
-                label=f"validation, mean ± deviation (seeds: {len(curves)})")  # fmt: skip
-        mean = content["measured"]["mean"]
-        ax.axhline(mean, color="C1", linewidth=1, label=f"test, mean {mean:.4g}")
-        if row["least"] is not None:
-            ax.axhline(row["least"], color="C7", linewidth=1, linestyle="--",
-                       label=f"test, least {row['least']:.4g}")  # fmt: skip
-        known = content["measured"].get("baselines", {})
-        for number, (baseline, one) in enumerate(known.items(), 2):
-            ax.axhline(one["value"], color=f"C{number}", linewidth=1, linestyle=":",
-                       label=f"test, {baseline} {one['value']:.4g}")  # fmt: skip
-        ax.set_title(row["title"])
-        ax.set_xlabel("steps")
-        ax.set_ylabel(name)
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
-        save(figure, path)
-    return True
-
-
-def band(curves: list[Curve]) -> tuple[list[int], list[float], list[float]]:
-    """Steps that all curves have, with the mean and the sample deviation (0 of one) there."""
-    steps = sorted(set(curves[0]).intersection(*curves))
-    columns = [[curve[step] for curve in curves] for step in steps]
-    spreads = [statistics.stdev(own) if len(own) > 1 else 0.0 for own in columns]
-    return steps, [statistics.fmean(own) for own in columns], spreads
-
-
-def _curve(path: Path, name: str) -> Curve:
-    """A metric of a metrics.csv by step, in order; of two rows of a step the later holds."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(int(row["step"]), row.get(name)) for row in csv.DictReader(file)]
-    return dict(sorted({step: float(value) for step, value in rows if value}.items()))
 
 
 def _cells(name: str, content: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 import ledger
 import ledger_baselines
 import ledger_form
+import ledger_pictures
 import ledger_report
 import ledger_runs
 
@@ -267,8 +268,22 @@ def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path
     assert (results / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_rows_are_in_one_picture_by_what_they_cost(tmp_path: Path) -> None:
+    results = new(tmp_path / "results", least=0.5)
+    (results / "two.yaml").write_text((results / "one.yaml").read_text())
+    ledger.write("two", {}, results=results)
+    ledger.write("one", {1: seed(0.5), 2: seed(0.6)}, results=results)
+    place = tmp_path / "RESULTS.md"
+    assert ledger_report.write(place, results=results, runs=tmp_path) == []  # one row is no picture
+    ledger.write("two", {1: seed(0.4), 2: seed(0.4)}, results=results)
+    drawn = ledger_report.write(place, results=results, runs=tmp_path)
+    assert drawn == [results / "overview.png"] and "(results/overview.png)" in place.read_text()
+    above = {name: ledger_pictures.advantage(ledger.read(name, results)) for name in ("one", "two")}
+    assert above == {"one": pytest.approx(10), "two": pytest.approx(-20)}
+
+
 def test_a_band_has_the_steps_of_all_seeds() -> None:
-    steps, means, deviations = ledger_report.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
+    steps, means, deviations = ledger_pictures.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
     assert (steps, means) == ([1, 2], [1.0, 1.0])
     assert deviations == pytest.approx([math.sqrt(2), 0.0])
 
