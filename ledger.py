@@ -56,7 +56,7 @@ def write(
         mean, deviation = spread(seeds)
         measured |= {"mean": mean, "deviation": deviation, "config": row["config"]}
         if baselines:
-            measured["baselines"] = {one: dict(baselines[one]) for one in row["baselines"]}
+            measured["baselines"] = {each: dict(one) for each, one in baselines.items()}
         measured["seeds"] = {seed: dict(seeds[seed]) for seed in sorted(seeds)}
     validate(name, {"row": row, "measured": measured})
     path = results / f"{name}.yaml"

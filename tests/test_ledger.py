@@ -131,6 +131,18 @@ def test_a_row_with_baselines_must_be_better_than_each(
         ledger_form.validate("one", content)
 
 
+def test_a_row_waits_for_all_of_its_baselines(tmp_path: Path) -> None:
+    results = new(tmp_path)
+    with (results / "one.yaml").open("a") as file:
+        file.write("  baselines: [majority, bag_of_words]\n")
+    seeds = {1: seed(0.6), 2: seed(0.6)}
+    ledger.write("one", seeds, baselines=BEATEN, results=results)
+    assert ledger.read("one", results)["measured"]["verdict"] == "not run yet"
+    both = BEATEN | {"bag_of_words": BEATEN["majority"]}
+    ledger.write("one", seeds, baselines=both, results=results)
+    assert ledger.read("one", results)["measured"]["verdict"] == "reproduced"
+
+
 def test_a_baseline_is_measured_once_on_the_row_s_own_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
