@@ -1,7 +1,8 @@
 """Run a row of the ledger: a process a seed, and what is done is not done again.
 
 Beside the directory of a run, RUNS/ROW/SEED, lies SEED.json: the config it began with, the minutes
-it took so far and, once it is finished, what it measured.
+it took so far and, once it is finished, what it measured: all metrics of the test, so that a row
+of another metric can have the same runs.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ledger
+import ledger_baselines
 
 RUNS = Path("runs/reproduce")  # below the working directory, as all runs of train.py
 
@@ -30,11 +32,16 @@ def measure(name: str, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> 
     row = ledger.given(name, results)
     if row["needs"] == "gpu" and not _has_gpu():
         raise ValueError(f"{name} needs a GPU, and there is none: it is not run here")
+    folder = runs / row.get("runs", name)
     seeds: dict[int, dict[str, Any]] = {}
+    baselines: dict[str, dict[str, Any]] = {}
     for seed in row["seeds"]:
-        seeds[seed] = run_seed(row, seed, runs / name)
-        ledger.write(name, seeds, results)
-    return ledger.verdict(row, seeds)
+        seeds[seed] = run_seed(row, seed, folder)
+        ledger.write(name, seeds, baselines=baselines, results=results)
+    for baseline in row.get("baselines", []):
+        baselines[baseline] = ledger_baselines.measure(row, baseline, folder)
+        ledger.write(name, seeds, baselines=baselines, results=results)
+    return ledger.verdict(row, seeds, baselines)
 
 
 def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
@@ -54,14 +61,16 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
         commit = _commit()  # of the code that trains, whatever is committed meanwhile
         began = time.monotonic()
         try:
-            train([*row["config"], f"seed={seed}", f"hydra.run.dir={run}", "resume=true"], said)
+            own = [f"seed={seed}", f"hydra.run.dir={run}", "resume=true"]
+            train(["logger=csv", *row["config"], *own], said)
         finally:  # the minutes of a run that was interrupted count, too
             known["minutes"] += (time.monotonic() - began) / 60
             notes.write_text(json.dumps(known), encoding="utf-8")
-        known["measured"] = {"value": _value(row, said), "signature": _signature(said)}
-        known["measured"] |= {**circumstances(run), "commit": commit}
+        known["measured"] = {"signature": _signature(said), "commit": commit, **circumstances(run)}
+        known["test"] = json.loads(said[-1])["test"]
         notes.write_text(json.dumps(known), encoding="utf-8")
-    return {"minutes": round(known["minutes"], 2), **known["measured"]}
+    value = value_of(row, known["test"])
+    return {"value": value, "minutes": round(known["minutes"], 2), **known["measured"]}
 
 
 def train(words: list[str], said: list[str]) -> None:
@@ -87,8 +96,8 @@ def train(words: list[str], said: list[str]) -> None:
         raise ValueError(f"train.py ended with {process.returncode}: {' '.join(words)}")
 
 
-def _value(row: Mapping[str, Any], said: list[str]) -> float:
-    test = json.loads(said[-1])["test"]
+def value_of(row: Mapping[str, Any], test: Mapping[str, Any]) -> float:
+    """The row's metric of a test. ValueError where it was not measured, or is not finite."""
     if row["metric"] not in test:
         raise ValueError(f"the run has no {row['metric']}; it has {', '.join(test)}")
     if test[row["metric"]] is None:
@@ -101,22 +110,24 @@ def _signature(said: list[str]) -> str | None:
     return next((line for line in said if re.match(r"BLEU\|nrefs:", line)), None)
 
 
-def circumstances(run: Path) -> dict[str, str]:
-    """What a number depends on beside the config: processor or GPU, versions, data."""
+def circumstances(run: Path) -> dict[str, Any]:
+    """What a number depends on beside the config: size, processor or GPU, versions, data."""
     from omegaconf import OmegaConf
 
     import build
     from tasks import checkpoint
 
     config = OmegaConf.load(run / "config.yaml")
+    record = checkpoint.read(run)["unroll"]
     return {
+        "parameters": sum(p.numel() for p in build.task_of_checkpoint(record).parameters()),
         "device": _device(config.trainer.accelerator),
         "precision": build.precision(config.precision, config.trainer),
         "versions": ", ".join(
             [f"python {platform.python_version()}"]
             + [f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "sacrebleu")]
         ),
-        "fingerprint": checkpoint.read(run)["unroll"]["fingerprint"],
+        "fingerprint": record["fingerprint"],
     }
 
 

@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from lightning import LightningDataModule, Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import build
@@ -225,6 +225,27 @@ def test_a_trainer_is_built_or_says_what_is_missing(override: str, composed: Com
             build.trainer(config)
     else:
         assert isinstance(build.trainer(config), Trainer)
+
+
+EXPERIMENTS = sorted((CONFIGS / "experiment").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+@pytest.mark.usefixtures("composed")
+def test_all_that_an_experiment_sets_holds(file: Path) -> None:
+    name = file.relative_to(CONFIGS / "experiment").with_suffix("")
+    found = OmegaConf.to_container(compose("config", overrides=[f"experiment={name}"]))
+    own = OmegaConf.to_container(OmegaConf.load(file)) or {}
+
+    def check(node: Any, within: Any, where: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                check(value, within[key], f"{where}{key}.")
+            else:
+                assert within[key] == value, f"{where}{key}"
+
+    assert isinstance(own, dict)
+    check({key: value for key, value in own.items() if key != "defaults"}, found, "")
 
 
 def test_the_groups_are_those_of_the_primary_config() -> None:

@@ -15,6 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import ledger
+import ledger_baselines
+import ledger_form
+import ledger_pictures
 import ledger_report
 import ledger_runs
 
@@ -52,8 +55,9 @@ def new(
 
 def seed(value: float) -> dict[str, Any]:
     return {
-        "value": value, "minutes": 1.5, "device": "a processor", "precision": "fp32",
-        "versions": "torch 2", "commit": "abc", "fingerprint": "f", "signature": None,
+        "value": value, "minutes": 1.5, "parameters": 1234, "device": "a processor",
+        "precision": "fp32", "versions": "torch 2", "commit": "abc", "fingerprint": "f",
+        "signature": None,
     }  # fmt: skip
 
 
@@ -86,7 +90,7 @@ def test_the_verdict_follows_from_all_seeds(
     better: str, least: float, values: list[float], verdict: str, tmp_path: Path
 ) -> None:
     results = new(tmp_path, better=better, least=least)
-    ledger.write("one", {i: seed(value) for i, value in enumerate(values, 1)}, results)
+    ledger.write("one", {i: seed(value) for i, value in enumerate(values, 1)}, results=results)
     measured = ledger.read("one", results)["measured"]
     assert measured["verdict"] == verdict
     if len(values) == 2:
@@ -94,11 +98,71 @@ def test_the_verdict_follows_from_all_seeds(
         assert measured["deviation"] == pytest.approx((values[1] - values[0]) / math.sqrt(2))
 
 
+BEATEN = {"majority": {"value": 0.5, "minutes": 0.1, "fingerprint": "f"}}
+
+
+@pytest.mark.parametrize(
+    "least, value, baselines, verdict",
+    [
+        ("0.4", 0.6, BEATEN, "reproduced"),
+        ("0.4", 0.5, BEATEN, "not reproduced"),  # no better than always the same answer
+        ("0.7", 0.6, BEATEN, "not reproduced"),
+        ("null", 0.6, BEATEN, "reproduced"),
+        ("null", 0.6, {}, "not run yet"),
+    ],
+)
+def test_a_row_with_baselines_must_be_better_than_each(
+    least: str, value: float, baselines: dict[str, Any], verdict: str, tmp_path: Path
+) -> None:
+    results = new(tmp_path)
+    text = (results / "one.yaml").read_text().replace("least: 0.5", f"least: {least}", 1)
+    (results / "one.yaml").write_text(
+        f"{text}  baselines: [majority]\n".replace("try_for: 0.5", "try_for: 0.8")
+    )
+    seeds = {1: seed(value), 2: seed(value)}
+    ledger.write("one", seeds, baselines=baselines, results=results)
+    content = ledger.read("one", results)
+    assert content["measured"]["verdict"] == verdict
+    place = tmp_path / "RESULTS.md"
+    ledger_report.write(place, results=results, runs=tmp_path / "runs")
+    assert ("majority 0.5000" in place.read_text()) == bool(baselines)
+    content["measured"]["baselines"] = {"other": BEATEN["majority"]}
+    with pytest.raises(ValueError, match=r"measured\.baselines\.other"):
+        ledger_form.validate("one", content)
+
+
+def test_a_row_waits_for_all_of_its_baselines(tmp_path: Path) -> None:
+    results = new(tmp_path)
+    with (results / "one.yaml").open("a") as file:
+        file.write("  baselines: [majority, bag_of_words]\n")
+    seeds = {1: seed(0.6), 2: seed(0.6)}
+    ledger.write("one", seeds, baselines=BEATEN, results=results)
+    assert ledger.read("one", results)["measured"]["verdict"] == "not run yet"
+    both = BEATEN | {"bag_of_words": BEATEN["majority"]}
+    ledger.write("one", seeds, baselines=both, results=results)
+    assert ledger.read("one", results)["measured"]["verdict"] == "reproduced"
+
+
+def test_a_baseline_is_measured_once_on_the_row_s_own_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data=recipes", "data.train_size=64", "data.validation_size=32", "data.test_size=32"]
+    words.append(f"paths.cache_dir={tmp_path}")
+    row = {"config": words, "metric": "test/accuracy"}
+    found = ledger_baselines.measure(row, "majority", tmp_path)
+    assert found["value"] == 0.5  # each recipe is there in both orders
+    assert found["fingerprint"]
+    monkeypatch.setattr(ledger_baselines, "_measure", lambda *_: pytest.fail("measured again"))
+    assert ledger_baselines.measure(row, "majority", tmp_path) == found
+    with pytest.raises(ValueError, match=r"no test/bleu, it has \['test/accuracy'\]"):
+        ledger_baselines.measure({**row, "metric": "test/bleu"}, "majority", tmp_path)
+
+
 def test_a_row_for_a_gpu_says_that_it_was_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = new(tmp_path, needs="gpu")
-    ledger.write("one", {}, results)
+    ledger.write("one", {}, results=results)
     assert ledger.read("one", results)["measured"] == {"verdict": "not run here"}
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="one needs a GPU"):
@@ -128,12 +192,12 @@ def test_what_the_seeds_do_not_show_is_refused(
     key: str, forge: Callable[[Any], Any], tmp_path: Path
 ) -> None:
     results = new(tmp_path)
-    ledger.write("one", {1: seed(0.4), 2: seed(0.45)}, results)
+    ledger.write("one", {1: seed(0.4), 2: seed(0.45)}, results=results)
     content = ledger.read("one", results)
     forge(content["measured"])
     expected = "measured.mean" if key == "measured.seeds.2" else key  # the value itself looks fine
     with pytest.raises(ValueError, match=f"results/one.yaml: {expected}"):
-        ledger.validate("one", content)
+        ledger_form.validate("one", content)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +209,8 @@ def test_what_the_seeds_do_not_show_is_refused(
         ("row.seeds", lambda row: row.update(seeds=[1, 1])),
         ("row.published", lambda row: row["published"][0].pop("source")),
         ("row.notes", lambda row: row.update(notes="")),
+        ("row.note", lambda row: row.update(note=3)),
+        ("row.least", lambda row: row.update(least=None)),  # and there are no baselines
         ("row.config", lambda row: row.update(config=["--multirun"])),
     ],
 )
@@ -154,23 +220,27 @@ def test_an_unfit_row_is_refused_by_its_key(
     row = ledger.given("one", new(tmp_path))
     forge(row)
     with pytest.raises(ValueError, match=f"results/one.yaml: {key}"):
-        ledger.validate_row("one", row)
+        ledger_form.validate_row("one", row)
 
 
 def test_another_signature_than_the_row_s_is_refused(tmp_path: Path) -> None:
     results = new(tmp_path)
     path = results / "one.yaml"
     path.write_text(path.read_text().replace("signature: null", "signature: BLEU|nrefs:1|case:lc"))
-    ledger.write("one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:lc|tok:13a"}}, results)
+    ledger.write(
+        "one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:lc|tok:13a"}}, results=results
+    )
     with pytest.raises(ValueError, match=r"measured.seeds.1.signature.*case:mixed"):
-        ledger.write("one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:mixed"}}, results)
+        ledger.write(
+            "one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:mixed"}}, results=results
+        )
 
 
 def test_what_a_person_wrote_stays_as_it_is(tmp_path: Path) -> None:
     results = new(tmp_path)
     before = (results / "one.yaml").read_text()
     for value in (0.4, 0.6):
-        ledger.write("one", {1: seed(value)}, results)
+        ledger.write("one", {1: seed(value)}, results=results)
     assert (results / "one.yaml").read_text().startswith(before)
     assert (results / "one.yaml").read_text().count("measured:") == 1
 
@@ -180,9 +250,10 @@ def test_a_finished_seed_is_read_and_one_of_another_config_refused(
 ) -> None:
     results, runs = new(tmp_path / "results"), tmp_path / "runs"
     (runs / "one").mkdir(parents=True)
-    measured = {key: value for key, value in seed(0.7).items() if key != "minutes"}
+    measured = {key: value for key, value in seed(0.7).items() if key not in ("value", "minutes")}
     for number in (1, 2):
         notes = {"config": ["cell=gru"], "minutes": 2.0, "measured": measured}
+        notes["test"] = {"test/accuracy": 0.7, "test/loss": 0.3}
         (runs / "one" / f"{number}.json").write_text(json.dumps(notes))
     monkeypatch.setattr(ledger_runs, "train", lambda *_: pytest.fail("it was run again"))
     assert ledger_runs.measure("one", results=results, runs=runs) == "reproduced"
@@ -193,11 +264,11 @@ def test_a_finished_seed_is_read_and_one_of_another_config_refused(
 
 def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path) -> None:
     results, runs = new(tmp_path / "results"), tmp_path / "runs"
-    ledger.write("one", {1: seed(0.4), 2: seed(0.6)}, results)
+    ledger.write("one", {1: seed(0.4), 2: seed(0.6)}, results=results)
     place = tmp_path / "RESULTS.md"
     assert ledger_report.write(place, results=results, runs=runs) == []
     text = place.read_text()
-    assert "0.9 (GRU; nobody, table 0)" in text and "0.5000 ± 0.1414 | 2 of 2 | 1.5" in text
+    assert "0.9 (GRU; nobody, table 0)" in text and "0.5000 ± 0.1414 | 2 of 2 | 1,234 | 1.5" in text
     assert "| reproduced |" in text and ".png" not in text
     for number in (1, 2):
         run = runs / "one" / str(number)
@@ -209,8 +280,22 @@ def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path
     assert (results / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_rows_are_in_one_picture_by_what_they_cost(tmp_path: Path) -> None:
+    results = new(tmp_path / "results", least=0.5)
+    (results / "two.yaml").write_text((results / "one.yaml").read_text())
+    ledger.write("two", {}, results=results)
+    ledger.write("one", {1: seed(0.5), 2: seed(0.6)}, results=results)
+    place = tmp_path / "RESULTS.md"
+    assert ledger_report.write(place, results=results, runs=tmp_path) == []  # one row is no picture
+    ledger.write("two", {1: seed(0.4), 2: seed(0.4)}, results=results)
+    drawn = ledger_report.write(place, results=results, runs=tmp_path)
+    assert drawn == [results / "overview.png"] and "(results/overview.png)" in place.read_text()
+    above = {name: ledger_pictures.advantage(ledger.read(name, results)) for name in ("one", "two")}
+    assert above == {"one": pytest.approx(10), "two": pytest.approx(-20)}
+
+
 def test_a_band_has_the_steps_of_all_seeds() -> None:
-    steps, means, deviations = ledger_report.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
+    steps, means, deviations = ledger_pictures.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
     assert (steps, means) == ([1, 2], [1.0, 1.0])
     assert deviations == pytest.approx([math.sqrt(2), 0.0])
 

@@ -1,0 +1,53 @@
+"""Measure what a row of the ledger must be better than: a baseline, once a row, on the row's data.
+
+Beside the directories of the row's runs lies baseline-NAME.json: its value, and how long it took.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launch import CONFIGS
+
+
+def measure(row: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    """{value, minutes, fingerprint} of a baseline: read where it is there, else measured.
+
+    ValueError where there is none of that name, or it has not the row's metric.
+    """
+    file = folder / f"baseline-{name}.json"
+    if not file.is_file():
+        found = _measure(row["config"], name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found), encoding="utf-8")
+    known = json.loads(file.read_text(encoding="utf-8"))
+    if known["config"] != row["config"]:
+        raise ValueError(f"{file} is of {known['config']}, the row now says {row['config']}")
+    if row["metric"] not in known["test"]:
+        raise ValueError(f"baseline {name} has no {row['metric']}, it has {list(known['test'])}")
+    value = known["test"][row["metric"]]
+    return {"value": value, "minutes": known["minutes"], "fingerprint": known["fingerprint"]}
+
+
+def _measure(words: list[str], name: str) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    import build
+    from tasks.baselines import BASELINES
+
+    if name not in BASELINES:
+        raise ValueError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("config", overrides=words)
+    data = build.data(config)
+    began = time.monotonic()
+    test = BASELINES[name](data)
+    minutes = round((time.monotonic() - began) / 60, 2)
+    print(f"baseline {name}: {test}, {minutes} minutes", flush=True)
+    return {
+        "config": words, "test": test, "minutes": minutes, "fingerprint": data.fingerprint
+    }  # fmt: skip
