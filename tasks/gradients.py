@@ -12,7 +12,7 @@ def weights(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def norm(module: LightningModule, optimizer: Optimizer) -> Tensor:
-    """The 2-norm of the whole gradient before it is clipped; a module with `norm_of_step` keeps it."""
+    """The 2-norm of a gradient before it is clipped; a module with `norm_of_step` keeps it."""
     known = getattr(module, "norm_of_step", None)
     if known is None:
         slopes = [p.grad for p in weights(optimizer) if p.grad is not None]
