@@ -67,8 +67,8 @@ class LastCheckpoint(callbacks.Checkpoint):
         self._shared = float(sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
         if trainer.world_size > 1:
             least = -torch.tensor(self._shared, device=trainer.strategy.root_device)
-            self._shared = -float(trainer.strategy.reduce(least, reduce_op="max"))
-            self._shared *= math.isfinite(self._shared)
+            shared = -float(trainer.strategy.reduce(least, reduce_op="max"))
+            self._shared = shared if math.isfinite(shared) else 0.0
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
@@ -80,12 +80,15 @@ class LastCheckpoint(callbacks.Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         # here, and not before: the callbacks have put back what they had changed for a validation
-        if isinstance(exception, Stopped) and trainer.validating and not self._finished(trainer):
+        if not isinstance(exception, Stopped) or not trainer.validating:
+            return
+        if not self._finished(trainer):
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             progress.reset()  # as at its first batch, where Lightning begins again
             progress.increment_ready()
             progress.increment_started()
             self._save(trainer)
+        exception.args = (f"{exception}{self._requeue(trainer, exception.number)}",)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -125,6 +128,10 @@ class LastCheckpoint(callbacks.Checkpoint):
         said = f"{name}: stopped after step {trainer.global_step:,}, saved in {self.path}"
         if trainer.validating and self._finished(trainer):
             said = f"{name}: stopped in the last validation; {self.path} is of an earlier step"
+        said += "; resume=true goes on from there"
+        # a job is put into the queue again once its state is saved
+        raise Stopped(number, said if trainer.validating else said + self._requeue(trainer, number))
+
+    def _requeue(self, trainer: Trainer, number: int) -> str:
         user = getattr(signal, "SIGINT", None)
-        again = requeue() if trainer.is_global_zero and number != user else ""
-        raise Stopped(number, f"{said}; resume=true goes on from there{again}")
+        return requeue() if trainer.is_global_zero and number != user else ""

@@ -21,6 +21,7 @@ class Stopped(Exception):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
+        self.number = number
         self.code = 128 + number  # what a shell reports of a process that a signal ended
 
 
