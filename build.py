@@ -162,9 +162,8 @@ def task(
         if isinstance(value, (int, float)) and value < 0:  # not every optimizer says so
             raise ValueError(f"optimizer.{key} is 0 or more, got {value}")
     factory = instantiate({**settings["task"], "_partial_": True}, "task")
-    check_fits(
-        lambda: factory(spec=spec, codec=codec), settings["task"]["model"], "model", trains=trains
-    )
+    sizes = settings["task"].get("model") or settings["model"]  # the latter of several tasks
+    check_fits(lambda: factory(spec=spec, codec=codec), sizes, "model", trains=trains)
     built: Task = factory(spec=spec, codec=codec)
     built.record = {
         "config": settings,

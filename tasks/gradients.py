@@ -12,12 +12,12 @@ def weights(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def norm(module: LightningModule, optimizer: Optimizer) -> Tensor:
-    """The 2-norm of the whole gradient before it is clipped. A `OneNorm` keeps it for the step."""
+    """The 2-norm of a gradient before it is clipped; a module with `norm_of_step` keeps it."""
     known = getattr(module, "norm_of_step", None)
     if known is None:
         slopes = [p.grad for p in weights(optimizer) if p.grad is not None]
         known = torch.nn.utils.get_total_norm(slopes)
-        if isinstance(module, OneNorm):
+        if hasattr(module, "norm_of_step"):
             module.norm_of_step = known
     return known
 

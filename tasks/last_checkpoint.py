@@ -67,8 +67,8 @@ class LastCheckpoint(callbacks.Checkpoint):
         self._shared = float(sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
         if trainer.world_size > 1:
             least = -torch.tensor(self._shared, device=trainer.strategy.root_device)
-            self._shared = -float(trainer.strategy.reduce(least, reduce_op="max"))
-            self._shared *= math.isfinite(self._shared)
+            shared = -float(trainer.strategy.reduce(least, reduce_op="max"))
+            self._shared = shared if math.isfinite(shared) else 0.0
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any

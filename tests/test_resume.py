@@ -115,6 +115,23 @@ def test_the_newest_run_of_the_config_goes_on_and_no_other(tmp_path: Path) -> No
     assert "previous.ckpt" in text
 
 
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_each_of_its_runs(tmp_path: Path) -> None:
+    def swept(*more: str) -> tuple[str, list[dict[str, object]]]:
+        place = [f"hydra.sweep.dir={tmp_path}", "trainer.max_epochs=1", "seed=1,2"]
+        line = [sys.executable, "train.py", "--multirun", *SMALL, *place, *more]
+        done = subprocess.run(line, cwd=ROOT, text=True, capture_output=True, timeout=500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = [json.loads(row) for row in done.stdout.splitlines() if row.startswith('{"run"')]
+        return done.stdout, found
+
+    _, first = swept()
+    text, again = swept("resume=true")
+    assert len(first) == 2 and again == first
+    assert text.count("resume: going on after step 4 of") == 2
+    assert sorted(path.name for path in tmp_path.glob("*/")) == ["0", "1"]
+
+
 def test_contradictions_are_refused_at_once(tmp_path: Path) -> None:
     place = f"hydra.run.dir={tmp_path / 'run'}"
     processes = {

@@ -70,12 +70,12 @@ def test_it_stops_at_the_next_batch_and_goes_on_exactly(
 
     before = validations(stopped)
     batches = stop_in(stopped, signal.SIGTERM, 2)
+    saved = Path(stopped.config.paths.run_dir) / "checkpoints" / "last.ckpt"
+
     with pytest.raises(Stopped, match="SIGTERM: stopped after step .*, saved in") as caught:
         stopped.fit()
-    assert caught.value.code == 143 and batches == [0] and before == expected[:1]
-
-    saved = Path(stopped.config.paths.run_dir) / "checkpoints" / "last.ckpt"
     assert torch.load(saved, weights_only=True)["global_step"] == expected[1][0]
+    assert caught.value.code == 143 and batches == [0] and before == expected[:1]
     after = validations(resumed)
     resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved, weights_only=True)
     assert after == expected[1:]
