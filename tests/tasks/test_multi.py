@@ -20,11 +20,13 @@ import build
 import export
 import parts
 import predict
-from data.batches import PartBatch
+from data.batches import PartBatch, StreamBatch
 from tasks import checkpoint as checkpoints
 from tasks.base import PredictOptions
+from tasks.finite import tensors
 from tasks.layers import by_depth, parameter_groups
 from tasks.part_checkpoint import take_part
+from tasks.transfer import begin_from
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -357,6 +359,27 @@ def test_one_task_refuses_a_mixture_and_several_refuse_one_data_set(start: Any) 
         start("multi", *BOTH, "data=recipes")
     with pytest.raises(ValueError, match="data=mixed has no parts"):
         start("one", "data=mixed")
+
+
+def test_a_run_of_one_task_begins_with_an_exported_part_and_not_with_all(start: Any) -> None:
+    run = start("multi", *BOTH)
+    record = {"format": 1, **run.task.record}
+    saved = {"unroll": record, "state_dict": run.task.state_dict(), "path": "RUN"}
+    own = alone(start, "recipes").task
+    with pytest.raises(ValueError, match="of several tasks, this run of one; take a part of it"):
+        begin_from(own, saved, where="RUN")
+    with pytest.raises(ValueError, match="of one task, this run of several"):
+        begin_from(run.task, {"unroll": own.record, "state_dict": {}}, where="RUN")
+    taken = begin_from(own, take_part(saved, "recipes"), where="RUN")
+    assert taken.parts == ["inputs", "stack", "head"] and not taken.new
+    shared = run.task.tasks["recipes_online"].model.stack.state_dict()
+    for name, value in own.model.stack.state_dict().items():
+        assert torch.equal(value, shared[name])
+
+
+def test_a_batch_that_is_not_finite_is_kept_with_its_tensors() -> None:
+    batch = StreamBatch(*(torch.full((1,), float(place)) for place in range(5)))
+    assert dict(tensors(PartBatch("words", batch))) == dict(tensors(batch)) != {}
 
 
 def train(*overrides: str) -> str:
