@@ -34,6 +34,9 @@ class LastCheckpoint(callbacks.Checkpoint):
         self._saved_at = 0.0
         self._shared = 0.0  # batches of a validation that every rank has
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.signals.remember()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # in place of Lightning's own, which is there by now: in a validation, or between batches
         # that are accumulated, it ends the process with nothing saved and exit code 0

@@ -37,14 +37,17 @@ class Signals:
         self.number = 0  # of the signal that came; 0: none
         self._before: dict[int, Any] = {}
 
-    def listen(self) -> None:
+    def remember(self) -> None:
+        """What is to be there again at the end: before Lightning puts handlers of its own."""
         if threading.current_thread() is not threading.main_thread():
             return  # only there can handlers be set
         self.number = 0
-        for number in SIGNALS:
-            if number == getattr(signal, "SIGUSR1", None) and "SLURM_JOB_ID" not in os.environ:
-                continue
-            self._before[number] = signal.signal(number, self._note)
+        elsewhere = getattr(signal, "SIGUSR1", None) if "SLURM_JOB_ID" not in os.environ else None
+        self._before = {n: signal.getsignal(n) for n in SIGNALS if n != elsewhere}
+
+    def listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._note)
             if number not in (signal.SIGINT, signal.SIGTERM):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 

@@ -77,7 +77,9 @@ def test_it_stops_at_the_next_batch_and_goes_on_exactly(
     assert torch.load(saved, weights_only=True)["global_step"] == expected[1][0]
     assert caught.value.code == 143 and batches == [0] and before == expected[:1]
     after = validations(resumed)
+    handler = signal.getsignal(signal.SIGTERM)
     resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved, weights_only=True)
+    assert signal.getsignal(signal.SIGTERM) == handler == signal.SIG_DFL  # for the test
     assert after == expected[1:]
     for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
         assert torch.equal(a, b)
