@@ -17,6 +17,7 @@ from torch import Tensor
 from data.arrays import Ragged
 from data.base import DataModule
 from data.batches import IGNORE
+from tasks.captioning_metrics import bleu
 from tasks.cider import cider
 from tasks.metrics import bits_per_character, perplexity
 from tasks.ngram_model import NgramModel
@@ -74,7 +75,8 @@ def one_sentence(data: DataModule) -> Measured:
         for split in ("validation", "test")
     )
     best = max((every[i] for i in drawn), key=lambda one: cider([one] * len(asked), asked))
-    return {"test/cider": cider([best] * len(tested), tested)}
+    answers = [best] * len(tested)
+    return {"test/cider": cider(answers, tested), "test/bleu4": bleu(answers, tested)[3]}
 
 
 def count_model(data: DataModule) -> Measured:

@@ -22,6 +22,7 @@ from tasks.baselines import (
     most_frequent_tag,
     one_sentence,
 )
+from tasks.captioning_metrics import bleu
 from tasks.cider import cider
 
 Rows = list[dict[str, Any]]
@@ -89,7 +90,9 @@ def test_one_sentence_is_the_one_that_fits_most_pictures(tmp_path: Path) -> None
     test = [captioned(3, often), captioned(4, often, "one dog"), captioned(5, "a red car waits")]
     data = ImageCaptions(**settings(tmp_path, train, test), size=(4, 4))
     references = [row["captions"] for row in test]
-    assert one_sentence(data) == {"test/cider": cider([often] * 3, references)}
+    found = one_sentence(data)
+    assert found["test/cider"] == cider([often] * 3, references)
+    assert found["test/bleu4"] == bleu([often] * 3, references)[3]
 
 
 def test_the_count_model_has_the_entropy_of_coin_flips(tmp_path: Path) -> None:
