@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 import sweep_settings
 import sweep_space
 from launch import CONFIGS, describe, quote_plain_values
+from sweep_lock import Lock
 from sweep_plan import Plan
 
 
@@ -34,13 +35,18 @@ def main(arguments: list[str]) -> None:
     settings, others = sweep_settings.read(arguments)
     words, expressions = sweep_settings.words(others, settings.space)
     config = composed(words, expressions)
+    plan = make_plan(settings, config, words, expressions)
     if settings.sweep == "wandb":
         import sweep_wandb
 
-        sweep_wandb.run(settings, config, words, expressions)
+        if not config.logger.get("wandb"):
+            raise ValueError(
+                "sweep=wandb needs the metrics at W&B: leave out logger=, or logger=wandb"
+            )
+        path = Path(plan.folder) / "wandb_sweep.yaml"
+        sweep_wandb.run(sweep_wandb.write(path, plan), settings)
         return
-    plan = make_plan(settings, config, words, expressions)
-    from sweep_study import Lock, Queue, open_storage  # imports Optuna
+    from sweep_study import Queue, open_storage  # imports Optuna
 
     storage = open_storage(plan.storage)
     study = join(plan, storage)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep_study import Lock
+from sweep_lock import Lock
 
 LOCKS = Path(tempfile.gettempdir()) / f"unroll-devices-{os.getuid()}"  # of this machine, not NFS
 
@@ -95,3 +95,17 @@ class Held:
         for lock in self.locks:
             lock.leave()
         self.names, self.locks = [], []
+
+
+_own: list[Held] = []  # what this process has, for all the jobs that it runs
+
+
+def hold(trainer: Mapping[str, Any]) -> None:
+    """Let this process, a job of `--multirun`, see GPUs that no other sweep's job has.
+
+    Before torch is imported. ValueError where none is free.
+    """
+    count = wanted(trainer)
+    if count and not _own:
+        _own.append(Held(count))
+        os.environ |= _own[0].environment()

@@ -49,7 +49,8 @@ class Choice:
         return [(self.height(value), word) for value, word in self.words.items()]
 
     def for_wandb(self) -> dict[str, Any]:
-        return {"values": list(self.words)}
+        # the agent writes None as Python does
+        return {"values": [self.words[one] if one is None else one for one in self.words]}
 
 
 @dataclass(frozen=True, kw_only=True)

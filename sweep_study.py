@@ -6,7 +6,6 @@ died, its trial stays as it is (its number, its parameters, its directory) and a
 over: of those who want to, the storage's order of their claims chooses one.
 """
 
-import fcntl
 import os
 import socket
 import time
@@ -20,6 +19,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from sweep_lock import Lock
 
 HOST = socket.gethostname()
 RELEASED = -1  # the beat of a trial whose worker was asked to stop
@@ -44,24 +45,6 @@ def open_storage(place: str) -> BaseStorage:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class Lock:
-    """A file that one process (and those that it hands it to) has; freed when all have ended."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-
-    def take(self) -> bool:
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def leave(self) -> None:
-        os.close(self.file)
 
 
 class Queue:

@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+import sweep_devices
 from launch import describe, keep_memory, name_task, place_tests, quote_plain_values, run_time
 
 OmegaConf.register_new_resolver("run_time", run_time, use_cache=True)
@@ -24,6 +25,7 @@ def main(config: DictConfig) -> float | None:
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_sweep(config)
+        sweep_devices.hold(config.trainer)
         return run(config)
     try:
         return run(config)

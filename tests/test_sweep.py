@@ -313,7 +313,7 @@ def _nan(folder: Path) -> Path:
 
 TINY = [
     "data.train_size=64", "data.validation_size=32", "data.test_size=32", "data.batch_size=16",
-    "trainer=cpu", "trainer.max_epochs=40", "logger=csv", "precision=fp32",
+    "trainer=cpu", "trainer.max_epochs=16", "logger=csv", "precision=fp32",
     "callbacks.estimate=null", "trainer.log_every_n_steps=1", "model.hidden_size=16",
 ]  # fmt: skip
 
@@ -321,7 +321,7 @@ TINY = [
 @pytest.mark.slow
 def test_two_workers_train_and_one_is_killed(tmp_path: Path) -> None:
     command = [
-        sys.executable, str(ROOT / "sweep.py"), "name=two", "trials=4", "workers=2", "pruner=none",
+        sys.executable, str(ROOT / "sweep.py"), "name=two", "trials=3", "workers=2", "pruner=none",
         f"share={2 // len(os.sched_getaffinity(0)) or 1}", *TINY,
     ]  # fmt: skip
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
@@ -337,14 +337,14 @@ def test_two_workers_train_and_one_is_killed(tmp_path: Path) -> None:
         said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
-    assert len(study.trials) == 4 and study.trials[0].user_attrs["starts"] == 2
+    assert len(study.trials) == 3 and study.trials[0].user_attrs["starts"] == 2
     text = (trials / "0.log").read_text()
     assert text.count("resume: going on after step") == 1
     last = json.loads(said.splitlines()[-1])
-    assert last["trials"] == {"complete": 4} and "test/accuracy" in last["test"]
-    for trial in study.trials:  # 40 epochs each, none left out and none done twice
-        assert len(trial.intermediate_values) == 40
+    assert last["trials"] == {"complete": 3} and "test/accuracy" in last["test"]
+    for trial in study.trials:  # 16 epochs each, none left out and none done twice
+        assert len(trial.intermediate_values) == 16
         rows = sweep_training.validations(
             trials / str(trial.number) / "metrics.csv", "val/accuracy"
         )
-        assert len(rows) == 40
+        assert len(rows) == 16
