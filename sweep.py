@@ -106,7 +106,8 @@ def make_plan(
     if "://" not in storage:
         storage = str(Path(storage).absolute())
     return Plan(
-        name=name, storage=storage, folder=folder, words=words, space=expressions,
+        name=name, storage=storage, folder=folder, program=str(CONFIGS.parent / "train.py"),
+        words=words, space=expressions,
         monitor=config.task.monitor, mode=config.task.mode, seed=config.seed,
         sampler=settings.sampler, pruner=settings.pruner, trials=settings.trials,
         lease=settings.lease, give_up=settings.give_up, gpus=gpus, share=settings.share,

@@ -20,13 +20,13 @@ def run(launcher: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
     if launcher in ("local", "slurm"):
         return _submitit(launcher, plan, slurm)
     if plan.workers == 1:
-        return _here(plan)
+        return _here(plan.folder)
     return _processes(plan)
 
 
-def _here(plan: Plan) -> str | None:
+def _here(folder: str) -> str | None:
     try:
-        sweep_worker.work(plan.folder)
+        sweep_worker.work(folder)
     except sweep_worker.Terminated:
         return "terminated: the same command goes on"
     except ValueError as error:
@@ -63,16 +63,15 @@ def _processes(plan: Plan) -> str | None:
 def _joblib(plan: Plan) -> str | None:
     """joblib's own processes (or those of the backend chosen with joblib.parallel_config)."""
     import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:
-        joblib.Parallel(n_jobs=plan.workers)(
-            joblib.delayed(sweep_worker.work)(plan.folder) for _ in range(plan.workers)
+        ended = joblib.Parallel(n_jobs=plan.workers)(
+            joblib.delayed(_here)(plan.folder) for _ in range(plan.workers)
         )
-    except ValueError as error:
-        return f"error: {error}"
-    except joblib.externals.loky.process_executor.TerminatedWorkerError:
-        return "error: a worker was killed, and joblib stops the others: the same command goes on"
-    return None
+    except TerminatedWorkerError:
+        return "error: a worker was killed, and joblib ends the others: the same command goes on"
+    return ended[-1] if all(ended) else None
 
 
 class Job:
@@ -81,10 +80,10 @@ class Job:
     def __init__(self, folder: str, visible: str | None) -> None:
         self.folder, self.visible = folder, visible
 
-    def __call__(self) -> None:
+    def __call__(self) -> str | None:
         if self.visible is not None:  # the local executor gives every job the first GPUs
             os.environ["CUDA_VISIBLE_DEVICES"] = self.visible
-        sweep_worker.work(self.folder)
+        return _here(self.folder)
 
     def checkpoint(self) -> Any:
         import submitit
@@ -115,14 +114,17 @@ def _submitit(cluster: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
     try:
         for job in jobs:
             try:
-                error = job.exception()
-            except submitit.core.utils.UncompletedJobError as uncompleted:  # killed
-                error = uncompleted
+                error = job.result()
+            except (
+                submitit.core.utils.FailedJobError,
+                submitit.core.utils.UncompletedJobError,
+            ) as why:
+                error = f"error: job {job.job_id} was killed, or broke: {str(why).splitlines()[0]}"
             if error is not None:
-                said.append(f"job {job.job_id}: {str(error).strip().splitlines()[-1]}")
-                print(said[-1], flush=True)
+                said.append(error)
+                print(f"job {job.job_id}: {error}", flush=True)
     except BaseException:
         for job in jobs:
             job.cancel(check=False)
         raise
-    return f"error: {said[-1]}" if len(said) == len(jobs) else None
+    return said[-1] if len(said) == len(jobs) else None

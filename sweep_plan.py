@@ -13,6 +13,7 @@ class Plan:
     name: str
     storage: str
     folder: str
+    program: str  # train.py
     words: list[str]  # of train.py's command line, the same for all trials
     space: dict[str, str]
     monitor: str

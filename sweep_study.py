@@ -83,12 +83,12 @@ class Queue:
         return all(trial.state.is_finished() for trial in self.wanted())
 
     def next(self) -> Trial | None:
-        """A trial to run: one that waits, or one whose worker is dead. None: nothing to do now."""
-        for trial in self.wanted(TrialState.WAITING):
-            if self._start(trial):
-                return self._own(trial)
+        """A trial to run: one whose worker is dead, or one that waits. None: nothing to do now."""
         for trial in self.wanted(TrialState.RUNNING):
             if self._abandoned(trial):
+                return self._own(trial)
+        for trial in self.wanted(TrialState.WAITING):
+            if self._start(trial):
                 return self._own(trial)
         return None
 

@@ -22,7 +22,6 @@ from sweep_devices import Held, cores
 from sweep_plan import Plan
 from sweep_study import Queue
 
-ROOT = Path(__file__).resolve().parent
 POLL = 0.5  # seconds between two looks at a training
 GRACE = 60.0  # seconds that a training has to save, before it is killed
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
@@ -91,7 +90,7 @@ class Training:
         kept = [self.queue.lock.file, *(lock.file for lock in self.devices.locks)]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "train.py"), *self.words, *where],
+                [sys.executable, self.plan.program, *self.words, *where],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=kept,
                 start_new_session=True, preexec_fn=_dies_with_parent(),
             )  # fmt: skip

@@ -16,7 +16,6 @@ import sweep_space
 from sweep_plan import Plan
 from sweep_settings import Settings
 
-ROOT = Path(__file__).resolve().parent
 METHODS = {"tpe": "bayes", "random": "random"}  # W&B's own; TPE is not among them
 
 
@@ -28,7 +27,7 @@ def described(plan: Plan) -> dict[str, Any]:
     space = sweep_space.parse(plan.space)
     found: dict[str, Any] = {
         "name": plan.name,
-        "program": str(ROOT / "train.py"),
+        "program": plan.program,
         "method": METHODS[plan.sampler],
         "metric": {"name": plan.monitor, "goal": "minimize" if plan.mode == "min" else "maximize"},
         "run_cap": plan.trials,

@@ -68,13 +68,14 @@ def work(folder: str | Path) -> None:
             study.sampler = sampler(plan.sampler, (plan.seed * 1_000_003 + trial.number) % 2**32)
             _run(trial, queue, plan, devices)
     devices.leave()
+    check_failures(queue, plan.give_up)
 
 
 def check_failures(queue: Queue, give_up: int) -> None:
     """ValueError where as many trials as that have failed and none has not."""
     ended = [trial for trial in queue.wanted() if trial.state.is_finished()]
     failed = [trial for trial in ended if trial.state == TrialState.FAIL]
-    if len(failed) == len(ended) >= give_up:
+    if len(failed) == len(ended) >= min(give_up, queue.trials):
         raise ValueError(
             f"the first {len(failed)} trials have all failed, the last with: "
             f"{failed[-1].user_attrs.get('error')}"

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from optuna.trial import TrialState
 
+import sweep_launch
 import sweep_report
 import sweep_training
 import sweep_worker
@@ -55,7 +56,6 @@ print(json.dumps({"run": str(run), "value": rate}))
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a train.py in place of the real one."""
-    monkeypatch.setattr(sweep_training, "ROOT", tmp_path)
     monkeypatch.setattr(sweep_training, "POLL", 0.02)
     monkeypatch.setattr(sweep_worker, "IDLE", 0.05)
 
@@ -70,6 +70,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
 def planned(folder: Path, **changed: Any) -> Plan:
     settings: dict[str, Any] = {
         "name": "one", "storage": f"{folder}/study.journal", "folder": str(folder), "words": [],
+        "program": str(folder / "train.py"),
         "space": SPACE, "monitor": "val/accuracy", "mode": "max", "seed": 1, "sampler": "random",
         "pruner": "none", "trials": 3, "lease": 60.0, "give_up": 3, "gpus": 0, "share": 1,
         "workers": 1,
@@ -223,25 +224,36 @@ def test_a_killed_worker_loses_no_trial_and_none_is_run_twice(
     stand_in("if number == 0 and 'resume' not in words: time.sleep(30)", pause=0.1)
     plan = planned(tmp_path, trials=5, workers=2)
     study, queue = begun(plan)
-    program = (
-        "import sys; from pathlib import Path; import sweep_training, sweep_worker\n"
-        f"sweep_training.ROOT = Path({str(tmp_path)!r}); sweep_worker.IDLE = 0.1\n"
-        f"sweep_worker.main({plan.folder!r})"
-    )
-    command = [sys.executable, "-c", program]
-    workers = [subprocess.Popen(command, cwd=ROOT)]
+    command = [sys.executable, str(ROOT / "sweep_worker.py"), plan.folder]
+    workers = [subprocess.Popen(command)]
     log = plan.trial_folder / "0.log"
     deadline = time.monotonic() + 60
     while not (log.is_file() and "begun" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    workers.append(subprocess.Popen(command, cwd=ROOT))
+    workers.append(subprocess.Popen(command))
     workers[0].send_signal(number)
     assert workers[0].wait(60) != 0 and workers[1].wait(60) == 0
     assert queue.finished() and len(study.trials) == 5
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert sorted(ran(plan)) == ["0 resume", *(f"{i} start" for i in range(5))]
     assert study.trials[0].user_attrs["starts"] == 2
+
+
+@pytest.mark.parametrize("launcher", ["processes", "joblib", "local"])
+def test_every_launcher_runs_each_trial_once(
+    launcher: str, tmp_path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    plan = planned(tmp_path, trials=4, workers=2)
+    study, _ = begun(plan)
+    assert sweep_launch.run(launcher, plan, {}) is None
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert sorted(ran(plan)) == [f"{i} start" for i in range(4)]
+    stand_in("sys.exit('error: no such thing')")
+    worse = planned(tmp_path / "worse", program=plan.program, workers=2)
+    begun(worse)
+    assert "no such thing" in str(sweep_launch.run(launcher, worse, {}))
 
 
 def test_what_was_found_is_written(tmp_path: Path, stand_in: Any) -> None:

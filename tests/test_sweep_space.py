@@ -42,8 +42,9 @@ def hydra() -> Iterator[None]:
 
 def planned(**changed: Any) -> Plan:
     settings: dict[str, Any] = {
-        "name": "one", "storage": "s", "folder": "f", "words": ["task=classification"],
-        "space": SEVERAL, "monitor": "val/loss", "mode": "min", "seed": 1, "sampler": "tpe",
+        "name": "one", "storage": "s", "folder": "f", "program": "train.py",
+        "words": ["task=classification"], "space": SEVERAL,
+        "monitor": "val/loss", "mode": "min", "seed": 1, "sampler": "tpe",
         "pruner": "hyperband", "trials": 7, "lease": 1.0, "give_up": 3, "gpus": 0, "share": 1,
         "workers": 1,
     }  # fmt: skip
