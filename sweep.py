@@ -90,12 +90,14 @@ def make_plan(
     """What the workers need; the data is read, which says what is monitored."""
     import sweep_devices
 
-    gpus = sweep_devices.wanted(config.trainer)
-    if settings.launcher != "slurm":
+    cluster = settings.launcher == "slurm"
+    gpus = sweep_devices.wanted(config.trainer, elsewhere=cluster)
+    if not cluster:
         sweep_devices.check(settings.workers, gpus, settings.share)
     import build
 
-    build.check_device(config.trainer)
+    if not cluster:
+        build.check_device(config.trainer)
     if "auto" in (config.task.monitor, config.task.mode):
         build.choose_monitor(config, build.data(config).spec)
     choices = config.hydra.runtime.choices

@@ -35,11 +35,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def wanted(trainer: Mapping[str, Any]) -> int:
-    """How many GPUs a job with this trainer takes; 0: it runs on the processor (or on `mps`)."""
-    if trainer["accelerator"] not in ("auto", "gpu", "cuda") or not gpus():
+def wanted(trainer: Mapping[str, Any], *, elsewhere: bool = False) -> int:
+    """How many GPUs a job with this trainer takes; 0: it runs on the processor (or on `mps`).
+
+    A job that runs `elsewhere`, on a cluster's node, takes those that the trainer names.
+    """
+    kinds = ("gpu", "cuda") if elsewhere else ("auto", "gpu", "cuda")
+    if trainer["accelerator"] not in kinds or not (elsewhere or gpus()):
         return 0
     devices = trainer["devices"]
+    if elsewhere and devices in ("auto", -1, "-1"):
+        raise ValueError(f"trainer.devices={devices}: say how many GPUs a job of the cluster takes")
     if devices in ("auto", -1, "-1"):
         return len(gpus())
     return len(devices) if isinstance(devices, (list, tuple)) else int(devices)

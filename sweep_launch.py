@@ -97,15 +97,17 @@ def _submitit(cluster: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
     # jobs import this module by its name
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     visible = None
-    executor = submitit.AutoExecutor(folder=Path(plan.folder) / "jobs", cluster=cluster)
+    try:
+        executor = submitit.AutoExecutor(folder=Path(plan.folder) / "jobs", cluster=cluster)
+    except RuntimeError as error:
+        raise ValueError(f"launcher={cluster}: {error}") from error
     if cluster == "local":
         visible = ",".join(sweep_devices.gpus())
         executor.update_parameters(timeout_min=60 * 24 * 365)
     else:
-        executor.update_parameters(
-            name=f"sweep-{plan.name}", gpus_per_node=plan.gpus,
-            **{f"slurm_{name}": value for name, value in slurm.items()},
-        )  # fmt: skip
+        given = {f"slurm_{name}": value for name, value in slurm.items()}
+        gpus = {"gpus_per_node": plan.gpus} if plan.gpus else {}
+        executor.update_parameters(name=f"sweep-{plan.name}", **gpus, **given)
     with executor.batch():
         jobs = [executor.submit(Job(plan.folder, visible)) for _ in range(plan.workers)]
     for job in jobs:

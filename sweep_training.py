@@ -83,7 +83,8 @@ class Training:
             shutil.rmtree(self.folder, ignore_errors=True)  # killed before it saved anything
         # a job of its own: not a rank of the scheduler's, and no signal puts this one in its queue
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-        threads = max(1, cores() // self.plan.workers)
+        here = 1 if "SLURM_JOB_ID" in os.environ else self.plan.workers
+        threads = max(1, cores() // here)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment |= {"COLUMNS": "1000", "PYTHONUNBUFFERED": "1", **self.devices.environment()}
         assert self.queue.lock is not None
@@ -92,7 +93,7 @@ class Training:
             process = subprocess.Popen(
                 [sys.executable, self.plan.program, *self.words, *where],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=kept,
-                start_new_session=True, preexec_fn=_dies_with_parent(),
+                start_new_session=True, preexec_fn=_as_child(),
             )  # fmt: skip
         try:
             yield process
@@ -165,16 +166,20 @@ def _last_lines(log: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _dies_with_parent() -> Callable[[], None] | None:
-    """What makes the next process get SIGTERM when this one ends, however it does; Linux only."""
-    if not sys.platform.startswith("linux"):
-        return None
-    library, parent = ctypes.CDLL(None), os.getpid()
+def _as_child() -> Callable[[], None]:
+    """Run in the new process: it gets SIGTERM when this one ends, however it does (Linux only),
+    and is deaf to what a cluster sends to all processes of a job for the worker's sake.
+    """
+    linux, parent = sys.platform.startswith("linux"), os.getpid()
+    library = ctypes.CDLL(None) if linux else None
 
     def ask() -> None:
-        library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, sys/prctl.h
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        if library is not None:
+            library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, sys/prctl.h
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     return ask
 

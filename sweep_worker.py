@@ -101,7 +101,7 @@ def _run(trial: Trial, queue: Queue, plan: Plan, devices: Held) -> None:
         _say(f"{name}: {told if ended.error is None else f'failed: {ended.error}'}")
     except Lost:
         _say(f"{name}: another worker has taken it over, and this one leaves it")
-    except (Terminated, KeyboardInterrupt):
+    except (Terminated, KeyboardInterrupt, SystemExit):  # the last of submitit's, to be requeued
         queue.release(trial)
         _say(f"{name}: given back; the same command goes on with it")
         raise

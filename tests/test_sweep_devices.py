@@ -90,6 +90,10 @@ def test_a_trainer_says_how_many_gpus_it_wants(
     assert sweep_devices.wanted({"accelerator": "cpu", "devices": 2}) == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert sweep_devices.wanted(GPU) == 0
+    assert sweep_devices.wanted({"accelerator": "gpu", "devices": 2}, elsewhere=True) == 2
+    assert sweep_devices.wanted(GPU, elsewhere=True) == 0
+    with pytest.raises(ValueError, match=r"devices=auto: say how many"):
+        sweep_devices.wanted({"accelerator": "gpu", "devices": "auto"}, elsewhere=True)
 
 
 def test_more_workers_than_devices_are_refused(
