@@ -125,7 +125,12 @@ def join(plan: Plan, storage: Any) -> Any:
         storage=storage, study_name=plan.name, load_if_exists=True,
         direction="minimize" if plan.mode == "min" else "maximize",
     )  # fmt: skip
-    own = {"words": sorted(plan.words), "space": plan.space, "monitor": plan.monitor, "mode": plan.mode}
+    own = {
+        "words": sorted(plan.words),
+        "space": plan.space,
+        "monitor": plan.monitor,
+        "mode": plan.mode,
+    }
     before = study.user_attrs.get("plan", own)
     for what, value in own.items():
         if before[what] != value:
