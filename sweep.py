@@ -18,6 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def main(arguments: list[str]) -> None:
     trials = plan.trial_folder
     queue = Queue(study, storage, trials=plan.trials, folder=trials, lease=plan.lease)
     filling = Lock(Path(plan.folder) / "filling.lock")
-    if filling.take():  # else another sweep.py does it
-        queue.fill(baseline(config, expressions) if settings.baseline else {})
+    while not filling.take():  # another sweep.py of this folder does it
+        time.sleep(0.1)
+    queue.fill(baseline(config, expressions) if settings.baseline else {})
     filling.leave()
     plan.write()
     print(f"{plan.name}: {told(queue)}, in {plan.storage}", flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 import sweep_devices
 import sweep_worker
 from sweep_plan import Plan
+from sweep_training import as_child
 
 ROOT = Path(__file__).resolve().parent
 
@@ -28,7 +29,7 @@ def _here(folder: str) -> str | None:
     try:
         sweep_worker.work(folder)
     except sweep_worker.Terminated:
-        return "terminated: the same command goes on"
+        return "stopped: the same command goes on"
     except ValueError as error:
         return f"error: {error}"
     return None
@@ -36,12 +37,9 @@ def _here(folder: str) -> str | None:
 
 def _processes(plan: Plan) -> str | None:
     """A worker that dies is said; the others take over what it had."""
+    command = [sys.executable, str(ROOT / "sweep_worker.py"), plan.folder]
     started = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "sweep_worker.py"), plan.folder],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=as_child())
         for _ in range(plan.workers)
     ]
     said = []

@@ -80,7 +80,8 @@ class Queue:
         return [trial for trial in found if trial.number < self.trials]
 
     def finished(self) -> bool:
-        return all(trial.state.is_finished() for trial in self.wanted())
+        wanted = self.wanted()
+        return len(wanted) == self.trials and all(trial.state.is_finished() for trial in wanted)
 
     def next(self) -> Trial | None:
         """A trial to run: one whose worker is dead, or one that waits. None: nothing to do now."""

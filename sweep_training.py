@@ -55,6 +55,9 @@ class Training:
 
     def run(self) -> Ended:
         self.trial.set_user_attr("run", str(self.folder))
+        if self.trial.user_attrs["starts"] == 1:  # what lies there is of a study that is no more
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.log.unlink(missing_ok=True)
         if (value := _result(self.log)) is not None:  # whoever ran it died before it could say so
             self._validated()
             return self._complete(value)
@@ -93,7 +96,7 @@ class Training:
             process = subprocess.Popen(
                 [sys.executable, self.plan.program, *self.words, *where],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=kept,
-                start_new_session=True, preexec_fn=_as_child(),
+                start_new_session=True, preexec_fn=as_child(),
             )  # fmt: skip
         try:
             yield process
@@ -166,9 +169,9 @@ def _last_lines(log: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _as_child() -> Callable[[], None]:
+def as_child() -> Callable[[], None]:
     """Run in the new process: it gets SIGTERM when this one ends, however it does (Linux only),
-    and is deaf to what a cluster sends to all processes of a job for the worker's sake.
+    and is deaf to what a cluster sends to all processes of a job for its worker.
     """
     linux, parent = sys.platform.startswith("linux"), os.getpid()
     library = ctypes.CDLL(None) if linux else None

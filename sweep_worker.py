@@ -101,7 +101,7 @@ def _run(trial: Trial, queue: Queue, plan: Plan, devices: Held) -> None:
         _say(f"{name}: {told if ended.error is None else f'failed: {ended.error}'}")
     except Lost:
         _say(f"{name}: another worker has taken it over, and this one leaves it")
-    except (Terminated, KeyboardInterrupt, SystemExit):  # the last of submitit's, to be requeued
+    except (Terminated, SystemExit):  # the last of submitit's, to be requeued
         queue.release(trial)
         _say(f"{name}: given back; the same command goes on with it")
         raise
@@ -111,16 +111,20 @@ def _run(trial: Trial, queue: Queue, plan: Plan, devices: Held) -> None:
 
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[None]:
-    """SIGTERM ends this worker by an exception, as Ctrl-C does."""
+    """SIGTERM and Ctrl-C end this worker by an exception; once, as it saves and gives back."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _short(value: Any) -> str:

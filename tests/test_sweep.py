@@ -205,6 +205,46 @@ def test_a_bad_trial_is_pruned_and_saves(tmp_path: Path, stand_in: Any) -> None:
     assert (plan.trial_folder / "5" / "checkpoints" / "last.ckpt").exists()
 
 
+def test_hyperband_runs_through(tmp_path: Path, stand_in: Any) -> None:
+    stand_in(pause=0.05)
+    plan = planned(tmp_path, trials=5, pruner="hyperband", words=["trainer.max_epochs=4"])
+    study, queue = begun(plan)
+    sweep_worker.work(plan.folder)
+    assert queue.finished() and any(t.state == TrialState.COMPLETE for t in study.trials)
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_tpe_comes_near_the_best_and_repeats_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def instead(training: Any) -> sweep_training.Ended:
+        rate = training.trial.params["optimizer.lr"]
+        return sweep_training.Ended(TrialState.COMPLETE, -((rate - 0.3) ** 2))
+
+    monkeypatch.setattr(sweep_training.Training, "run", instead)
+    rates = []
+    for again in ("a", "b"):
+        plan = planned(tmp_path / again, trials=24, sampler="tpe")
+        study, _ = begun(plan)
+        sweep_worker.work(plan.folder)
+        rates.append([trial.params["optimizer.lr"] for trial in study.trials])
+    assert rates[0] == rates[1] and len(set(rates[0])) == 24
+    away = [abs(rate - 0.3) for rate in rates[0]]
+    assert sum(away[-10:]) < sum(away[:10]) / 2  # the first ten are random
+
+
+def test_what_lies_there_from_another_study_counts_for_nothing(
+    tmp_path: Path, stand_in: Any
+) -> None:
+    plan = planned(tmp_path, trials=1)
+    study, _ = begun(plan)
+    (plan.trial_folder / "0" / "checkpoints").mkdir(parents=True)
+    (plan.trial_folder / "0" / "checkpoints" / "last.ckpt").touch()
+    (plan.trial_folder / "0.log").write_text(json.dumps({"value": 0.25}) + "\n")
+    sweep_worker.work(plan.folder)
+    assert study.trials[0].value != 0.25 and ran(plan) == ["0 start"]
+
+
 def test_a_result_that_was_not_told_is_read_and_not_run_again(
     tmp_path: Path, stand_in: Any
 ) -> None:
@@ -217,7 +257,9 @@ def test_a_result_that_was_not_told_is_read_and_not_run_again(
     assert study.trials[0].value == 0.25 and not (plan.trial_folder / "ran.txt").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_killed_worker_loses_no_trial_and_none_is_run_twice(
     number: signal.Signals, tmp_path: Path, stand_in: Any
 ) -> None:
@@ -240,7 +282,10 @@ def test_a_killed_worker_loses_no_trial_and_none_is_run_twice(
     assert study.trials[0].user_attrs["starts"] == 2
 
 
-@pytest.mark.parametrize("launcher", ["processes", "joblib", "local"])
+@pytest.mark.parametrize(
+    "launcher",
+    ["processes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "local"))],
+)
 def test_every_launcher_runs_each_trial_once(
     launcher: str, tmp_path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
