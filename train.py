@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+import sweep_devices
 from launch import (
     describe,
     hold_requeue,
@@ -33,6 +34,7 @@ def main(config: DictConfig) -> float | None:
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_sweep(config)
+        sweep_devices.hold(config.trainer)
         return run(config)
     try:
         return run(config)

@@ -190,7 +190,7 @@ class Wandb(WandbLogger):
         if self._experiment is None:
             import wandb
 
-            mode = self._wandb_init["mode"] or _mode()
+            mode = self._wandb_init["mode"] or wandb_mode()
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
             try:
                 self._start(mode)
@@ -237,7 +237,7 @@ def _earlier_id(folder: Path) -> str | None:
     return match[1] if match else None
 
 
-def _mode() -> str:
+def wandb_mode() -> str:
     """What the user configured; else online if there is a key for the server, else offline."""
     import wandb
 

@@ -300,8 +300,8 @@ def test_a_given_codec_takes_the_place_of_a_new_one(make: Make, book: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "data.steps must be at least 1, got 0"),
-        ({"eval_streams": 0}, "data.eval_streams must be at least 1, got 0"),
+        ({"steps": 0}, "data.steps must be 1 to 1,000,000, got 0"),
+        ({"eval_streams": 0}, "data.eval_streams must be 1 to 1,000,000, got 0"),
         ({"max_length": 5}, "max_length=5 means nothing here"),
         ({"text_column": "body"}, "no column 'body'; there are: text"),
     ],

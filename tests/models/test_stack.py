@@ -184,7 +184,7 @@ def test_a_stack_can_be_copied_and_its_weights_loaded() -> None:
 def test_mistakes_name_the_value() -> None:
     with pytest.raises(ValueError, match="below 1, got 1.0"):
         build(RNNStack, dropout=1.0)
-    with pytest.raises(ValueError, match="num_layers is 1 or more, got 0"):
+    with pytest.raises(ValueError, match="num_layers is 1 to 1000, got 0"):
         build(BidirectionalStack, num_layers=0)
     with pytest.raises(ValueError, match="takes no state"):
         build(BidirectionalStack)(sequence(), torch.zeros(B, H))

@@ -19,7 +19,8 @@ RECORD = {"format": 1, "config": {}, "spec": {}, "codec": {}}
 def saved(folder: Path, *steps: int) -> Path:
     """A run's folder of checkpoints, in which one after the other was the last."""
     for step in steps:
-        content = {"global_step": step, "unroll": RECORD, "weights": torch.full((4096,), step)}
+        content = {"global_step": step, "unroll": RECORD}
+        content["state_dict"] = {"weight": torch.full((4096,), step)}
         CheckpointFiles().save_checkpoint(content, folder / "last.ckpt")
     return folder / "last.ckpt"
 
@@ -87,7 +88,7 @@ from tasks.checkpoint_files import CheckpointFiles
 folder = Path(sys.argv[1])
 def save(step, numbers):
     record = {"format": 1, "config": {}, "spec": {}, "codec": {}}
-    content = {"global_step": step, "unroll": record, "weights": torch.zeros(numbers)}
+    content = {"global_step": step, "unroll": record, "state_dict": {"weight": torch.zeros(numbers)}}
     CheckpointFiles().save_checkpoint(content, folder / "last.ckpt")
 save(1, 1000)
 try:

@@ -137,19 +137,19 @@ def give_key(host: str) -> None:
 def test_wandb_is_offline_unless_there_is_a_key(
     fresh_wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert loggers._mode() == "offline"
+    assert loggers.wandb_mode() == "offline"
     give_key("another.example")
-    assert loggers._mode() == "offline"
+    assert loggers.wandb_mode() == "offline"
     give_key(urlsplit(fresh_wandb.setup().settings.base_url).netloc)
-    assert loggers._mode() == "online"
+    assert loggers.wandb_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "dryrun")
-    assert loggers._mode() == "offline"
+    assert loggers.wandb_mode() == "offline"
 
 
 def test_a_key_of_the_host_that_wandb_had_before_counts(fresh_wandb: Any) -> None:
     # wandb's own default host has changed; it still reads the key that was saved for this one
     give_key("api.wandb.ai")
-    assert loggers._mode() == "online"
+    assert loggers.wandb_mode() == "online"
 
 
 def test_an_earlier_run_of_the_folder_goes_on_under_its_id(tmp_path: Path) -> None:
