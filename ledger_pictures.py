@@ -83,13 +83,16 @@ def overview(contents: Mapping[str, Mapping[str, Any]], path: Path) -> bool:
         "parameters": [statistics.fmean(one["parameters"] for one in own) for own in seeds],
     }
     with style():
-        figure, axes = subplots(2, columns=2, size=(9.6, 4.0))
+        figure, axes = subplots(2, columns=2, size=(4.8, 3.6))
         for ax, (label, costs) in zip(axes, columns.items(), strict=True):
             ax.axhline(0, color="C7", linewidth=1, linestyle="--")
             ax.scatter(costs, above, s=18)
             for name, cost, value in zip(names, costs, above, strict=True):
                 ax.annotate(name, (cost, value), (4, 3), textcoords="offset points", fontsize=7)
             ax.set_xscale("log")
+            for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+                axis("{x:,g}")  # powers would need formulas
+            ax.tick_params(axis="x", which="both", labelsize=7, rotation=30)
             ax.set_xlabel(label)
             ax.set_ylabel("above the least, %")
             ax.grid(alpha=0.3)
