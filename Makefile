@@ -3,7 +3,7 @@
 PYTHON ?= python
 
 install:
-	$(PYTHON) -m pip install -e '.[dev,zh,onnx,sweep]' -c constraints.txt
+	$(PYTHON) -m pip install -e '.[dev,zh,onnx]' -c constraints.txt
 
 check:
 	$(PYTHON) -m ruff check .

@@ -88,7 +88,8 @@ from tasks.checkpoint_files import CheckpointFiles
 folder = Path(sys.argv[1])
 def save(step, numbers):
     record = {"format": 1, "config": {}, "spec": {}, "codec": {}}
-    content = {"global_step": step, "unroll": record, "state_dict": {"weight": torch.zeros(numbers)}}
+    content = {"global_step": step, "unroll": record}
+    content["state_dict"] = {"weight": torch.zeros(numbers)}
     CheckpointFiles().save_checkpoint(content, folder / "last.ckpt")
 save(1, 1000)
 try:
