@@ -436,10 +436,19 @@ def trainer(config: Any) -> Trainer:
     """The trainer with its callbacks and loggers, checked against what this machine has."""
     settings = plain(config)
     check_device(settings["trainer"])
+    for name, one in (settings.get("callbacks") or {}).items():
+        if one and one.get("monitor") == "":
+            raise ValueError(f"callbacks.{name}.monitor='': name a metric, such as val/loss")
     callbacks, loggers = (
         [instantiate(c, f"{part}.{name}") for name, c in (settings.get(part) or {}).items() if c]
         for part in ("callbacks", "logger")
     )
+    own, interval = settings["trainer"], settings["trainer"].get("val_check_interval")
+    if own.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
+        raise ValueError(
+            "trainer.check_val_every_n_epoch=null counts steps over all epochs: give "
+            f"trainer.val_check_interval a whole number, got {interval}"
+        )
     for name, least in OF_TRAINER.items():
         value = settings["trainer"].get(name)
         if isinstance(value, (int, float)) and value < least:

@@ -1,6 +1,7 @@
 """Cheap algebra that keeps nothing for its gradient but what goes in."""
 
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 import torch
@@ -37,5 +38,9 @@ class _Recomputed(torch.autograd.Function):
             ]
             outputs = ctx.function(*given)
         wanted = [tensor for tensor in given if tensor.requires_grad]
+        depends = [
+            output.requires_grad for output in outputs
+        ]  # one may be a copy of what needs none
+        outputs, slopes = (tuple(compress(parts, depends)) for parts in (outputs, slopes))
         found = iter(torch.autograd.grad(outputs, wanted, slopes, allow_unused=True))
         return None, *(next(found) if need else None for need in needs)

@@ -55,6 +55,8 @@ def elementwise_scan(
     What reaches h_t from later steps is a linear scan over the slopes ∂h_t/∂h_{t-1}. Only the
     inputs and h are kept: `step` is called again, SPAN steps side by side, when gradients are due.
     """
+    if inputs[0].size(1) == 1:  # nothing to save, and a step that ONNX can hold
+        return elementwise_scan_loop(step, inputs, initial, parameters)
     return _ElementwiseScan.apply(step, len(inputs), initial, *inputs, *parameters)
 
 

@@ -39,8 +39,8 @@ class RHN(StepwiseLayer):
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (hidden,) = state
-        for place, (recurrence, bias) in enumerate(zip(products, self.biases, strict=True)):
-            both = recurrence(hidden) + bias
+        for place, recurrence in enumerate(products):
+            both = recurrence(hidden) + self.biases[place]
             candidate, transform = (both if place else both + projected).chunk(2, dim=-1)
             hidden = torch.lerp(hidden, candidate.tanh(), transform.sigmoid())
         return hidden, (hidden,)
