@@ -11,7 +11,6 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-import sweep_devices
 from launch import (
     describe,
     hold_requeue,
@@ -33,6 +32,8 @@ def main(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        import sweep_devices  # POSIX alone has its locks
+
         check_sweep(config)
         sweep_devices.hold(config.trainer)
         return run(config)

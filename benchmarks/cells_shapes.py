@@ -10,19 +10,18 @@ cells_shapes.csv, cells_shapes.md and one JSON file a run; ends with one JSON ob
 {shape: {cell: {"value": [one a seed], "steps": [...], "parameters": [...], ...}}}.
 """
 
-import argparse
 import csv
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks import training
+
 SOME = [  # of every family: fused, stepwise, scans, matrix states; and one that forgets at once
     "rnn", "lstm", "gru",
     "layernorm_lstm", "slstm", "ugrnn",
@@ -70,26 +69,16 @@ class Run(NamedTuple):
 
 def clock(minutes: float) -> str:
     """Minutes as Lightning reads a time: days:hours:minutes:seconds."""
-    seconds = max(1, round(60 * minutes))
     rest, seconds = divmod(max(1, round(60 * minutes)), 60)
     hours, minute = divmod(rest, 60)
     return f"{hours // 24:02d}:{hours % 24:02d}:{minute:02d}:{seconds:02d}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"default: {' '.join(SOME)}")
+    parser = training.arguments(__doc__, cells=" ".join(SOME), out="runs/cells_shapes")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each run")
-    parser.add_argument("--out", type=Path, default=Path("runs/cells_shapes"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
-    options = parser.parse_args()
-    unknown = [name for name in options.cells if name not in CELLS]
-    if unknown:
-        parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
+    options = training.parsed(parser)
     failed = 0
     for seed in options.seeds:
         for shape in options.shapes:
@@ -108,22 +97,17 @@ def once(run: Run, folder: Path, minutes: float, overrides: list[str]) -> bool:
     if file.exists() and json.loads(file.read_text(encoding="utf-8"))["words"] == words:
         return True
     place = file.with_suffix("").resolve()
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     start, processor = time.perf_counter(), sum(os.times()[2:4])
-    found = subprocess.run(
-        [sys.executable, "train.py", *words, f"hydra.run.dir={place}"],
-        cwd=ROOT, env=os.environ | threads, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if found.returncode:
-        print(f"{run} failed:\n{found.stdout[-2000:]}{found.stderr[-2000:]}", flush=True)
+    said = training.train(run, [*words, f"hydra.run.dir={place}"])
+    if said is None:
         return False
     shape = SHAPES[run.shape]
     result = {
         **run._asdict(),
         "metric": shape.metric,
-        "value": json.loads(found.stdout.splitlines()[-1])["test"][shape.metric],
+        "value": json.loads(said.splitlines()[-1])["test"][shape.metric],
         "steps": steps(place / "metrics.csv"),
-        "parameters": size(found.stdout),
+        "parameters": size(said),
         "minutes": round((time.perf_counter() - start) / 60, 2),  # with start, validation, test
         "processor_minutes": round((sum(os.times()[2:4]) - processor) / 60, 2),
         "words": words,

@@ -10,21 +10,20 @@ long_memory.csv, long_memory.md and one JSON file a run; ends with one JSON obje
 is test/mse for `adding` and test/loss in nats a step for `copy`.
 """
 
-import argparse
 import csv
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks import training
+from benchmarks.training import CELLS, ROOT
+
 EXPERIMENTS = sorted(
     path.stem for path in (ROOT / "configs" / "experiment" / "memory").glob("*.yaml")
 )
@@ -69,19 +68,10 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="default: all")
+    parser = training.arguments(__doc__, cells="all", out="runs/long_memory")
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--out", type=Path, default=Path("runs/long_memory"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
-    options = parser.parse_args()
-    unknown = [name for name in options.cells if name not in CELLS]
-    if unknown:
-        parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
+    options = training.parsed(parser)
     runs = [
         Run(experiment, cell, seed)
         for seed in options.seeds
@@ -103,26 +93,16 @@ def once(run: Run, folder: Path, overrides: list[str]) -> bool:
     if file.exists() and json.loads(file.read_text())["overrides"] == overrides:
         return True
     place = file.with_suffix("")
-    command = [
-        sys.executable,
-        "train.py",
-        f"experiment=memory/{run.experiment}",
-        f"cell={run.cell}",
-        f"seed={run.seed}",
-        "logger=csv",
-        f"hydra.run.dir={place.resolve()}",
-        *overrides,
-    ]
+    words = [
+        f"experiment=memory/{run.experiment}", f"cell={run.cell}", f"seed={run.seed}", "logger=csv",
+        f"hydra.run.dir={place.resolve()}", *overrides,
+    ]  # fmt: skip
     start = time.perf_counter()
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    found = subprocess.run(
-        command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True
-    )
+    said = training.train(run, words)
     seconds = time.perf_counter() - start
-    if found.returncode:
-        print(f"{run} failed:\n{found.stdout[-2000:]}{found.stderr[-2000:]}", flush=True)
+    if said is None:
         return False
-    error = json.loads(found.stdout.splitlines()[-1])["test"][run.metric]
+    error = json.loads(said.splitlines()[-1])["test"][run.metric]
     result = {
         **run._asdict(),
         "metric": run.metric,
