@@ -75,7 +75,7 @@ def clock(minutes: float) -> str:
 
 
 def main() -> None:
-    parser = training.arguments(__doc__, cells=" ".join(SOME), out="runs/cells_shapes")
+    parser = training.arguments(__doc__, default=" ".join(SOME), out="runs/cells_shapes")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each run")
     options = training.parsed(parser)

@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    parser = training.arguments(__doc__, cells="all", out="runs/long_memory")
+    parser = training.arguments(__doc__, default="all", out="runs/long_memory")
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     options = training.parsed(parser)

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,31 @@ ROOT = Path(__file__).resolve().parent.parent
 CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
 
 
-def arguments(about: str | None, *, cells: str, out: str) -> argparse.ArgumentParser:
-    """A command line of cells, seeds, a folder and words for train.py; `cells` is the default, as
-    the help tells it.
+def arguments(
+    about: str | None, *, default: str, out: str, names: str = "cells"
+) -> argparse.ArgumentParser:
+    """A command line of cells (or what `names` says), seeds, a folder and words for train.py;
+    `default` is which, as the help tells it.
     """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"default: {cells}")
+    word = names[:-1].upper()
+    parser.add_argument(names, nargs="*", metavar=word, help=f"default: {default}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line, with cells that there are."""
+def parsed(
+    parser: argparse.ArgumentParser, *, names: str = "cells", known: Collection[str] = CELLS
+) -> argparse.Namespace:
+    """The command line, with cells (or what `names` says) that there are."""
     options = parser.parse_args()
-    unknown = [name for name in options.cells if name not in CELLS]
+    unknown = [name for name in getattr(options, names) if name not in known]
     if unknown:
-        parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
+        parser.error(f"no such {names[:-1]}: {', '.join(unknown)}; there are {', '.join(known)}")
     return options
 
 
