@@ -38,11 +38,18 @@ class Method(NamedTuple):
     words: list[str]  # what turns it on; {before} is a run of that setting and seed
     before: list[str] | None = None  # made first with these words, its minutes not counted
     both: tuple[str, ...] = ()  # what stands on both sides, so that the method alone differs
+    equal: bool = True  # in minutes; a recipe takes those that its experiment says
 
 
+VECTORS = [
+    "task.vectors=${paths.data_dir}/vectors/glove.6B.50d.subset.txt.gz",
+    "model.embedding_size=50",
+]
 SETTINGS = {
     "trec": Setting(["experiment=trec"], "test/accuracy"),
     "sst2": Setting(["experiment=sst2_glove"], "test/accuracy"),
+    "trec_plain": Setting(["data=trec", *VECTORS], "test/accuracy"),
+    "sst2_plain": Setting(["data=sst2", *VECTORS], "test/accuracy"),
     "jsb_chorales": Setting(  # half of the experiment's size, and without its weight drop
         ["experiment=poly_music_jsb", "recurrent.weight_drop=0", "model.hidden_size=200",
          "data.batch_size=8", "trainer.max_epochs=30"],
@@ -80,13 +87,19 @@ METHODS = {
     "attention_sst2": Method("sst2", ["model.pooling=attention"]),
     "word_dropout_sst2": Method("sst2", ["model.word_dropout=0.1"]),
     "average_sst2": Method("sst2", ["callbacks=ema", "callbacks.average.decay=0.99"]),
+    "label_smoothing_sst2": Method("sst2", ["model.label_smoothing=0.1"]),
+    "adversarial_sst2": Method(
+        "sst2", ["objective=adversarial"], both=("model.normalise_embedding=true",)
+    ),
+    # whole recipes, against what is not tuned
+    "recipe_trec": Method("trec_plain", ["experiment=classification/best"], equal=False),
+    "recipe_sst2": Method("sst2_plain", ["experiment=classification/best"], equal=False),
     # language models
     "weight_drop": Method("jsb_chorales", ["recurrent.weight_drop=0.3"]),
     "zoneout": Method("jsb_chorales", ["recurrent.zoneout=0.1"]),
     "activation_regularisation": Method(
         "jsb_chorales", ["task.activation_regularisation=2",
                          "task.temporal_activation_regularisation=1"]),
-    "steps_deviation": Method("jsb_chorales", ["data.steps_deviation=5"]),
     "ntasgd": Method("jsb_chorales", ["callbacks=ntasgd"], both=("scheduler=constant",)),
     "average_jsb": Method("jsb_chorales", ["callbacks=ema", "callbacks.average.decay=0.99"]),
     # tagging, captioning
@@ -142,7 +155,7 @@ def pair(name: str, seed: int, folder: Path, overrides: list[str]) -> bool:
     ratio = cost(name, common, words, folder, overrides)
     if ratio is None:
         return False
-    if ratio > SLOWER:
+    if ratio > SLOWER and method.equal:
         words.append(f"trainer.max_steps={max(1, round(without['steps'] / ratio))}")
     return once(Run(method.setting, name, seed), words, folder, overrides) is not None
 

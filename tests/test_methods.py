@@ -1,0 +1,108 @@
+"""The comparison of training methods: its words compose, pairs train as long, a table says it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from benchmarks import methods, training
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_its_words_are_keys_and_change_something(name: str) -> None:
+    method = methods.METHODS[name]
+    common = [*methods.SETTINGS[method.setting].words, *method.both]
+    words = [word.replace("{before}", "runs/teacher") for word in method.words]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        without = compose("config", overrides=common)
+        having = compose("config", overrides=[*common, *words])
+        if method.before is not None:
+            compose("config", overrides=[*common, *method.before])
+    assert without != having
+    assert having.task._target_ == without.task._target_
+    assert having.data.name == without.data.name
+
+
+class Trainings:
+    """Stands for train.py: leaves what a run leaves, at so many steps a second."""
+
+    def __init__(self, speeds: dict[str, float]) -> None:
+        self.speeds = speeds
+        self.said: list[list[str]] = []
+
+    def __call__(self, run: Any, words: list[str]) -> str | None:
+        self.said.append(words)
+        having = "model.pooling=concat" in words
+        told = dict(word.split("=", 1) for word in words)
+        place = Path(told["hydra.run.dir"])
+        place.mkdir(parents=True, exist_ok=True)
+        last = int(told.get("trainer.max_steps", 900)) - 1
+        speed = self.speeds["with" if having else "without"]
+        (place / "metrics.csv").write_text(
+            f"step,tokens_per_second\n0,{speed}\n{last},{speed / 2}\n"
+        )
+        value = 0.9 if having else 0.8
+        seed = 0.01 * int(told.get("seed", 0))
+        return json.dumps({"value": value, "test": {"test/accuracy": value + seed * (1 + having)}})
+
+
+def test_what_costs_twice_as_much_gets_half_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = Trainings({"without": 1000.0, "with": 500.0})
+    monkeypatch.setattr(training, "train", train)
+    for seed in (1, 2):
+        assert methods.pair("concat", seed, tmp_path, ["data.batch_size=7"])
+    assert all("data.batch_size=7" in words for words in train.said)
+    whole = [words for words in train.said if any(word.startswith("seed=") for word in words)]
+    assert len(train.said) == len(whole) + 2  # what a step costs is measured once
+    assert ["trainer.max_steps=450" in words for words in whole] == [False, True] * 2
+
+    found = methods.collect(tmp_path)["concat"]
+    assert found["seed"] == [1, 2] and found["step"] == 2.0
+    assert methods.difference(found) == "+0.1150 ± 0.0071"
+    methods.write(methods.collect(tmp_path), tmp_path)
+    table = (tmp_path / "methods.md").read_text(encoding="utf-8")
+    assert (
+        "| `concat` | trec | accuracy | 0.8150 | 0.9300 | +0.1150 ± 0.0071 | × 2.00 | 2 |" in table
+    )
+
+    train.said.clear()
+    assert methods.pair("concat", 2, tmp_path, ["data.batch_size=7"]) and not train.said
+
+
+def test_what_costs_nothing_trains_as_long_and_a_recipe_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainings({"without": 1000.0, "with": 990.0})
+    monkeypatch.setattr(training, "train", train)
+    assert methods.pair("concat", 1, tmp_path, [])
+    train.speeds["with"] = 100.0
+    assert methods.pair("recipe_trec", 1, tmp_path, [])
+    whole = [words for words in train.said if "seed=1" in words]
+    assert len(whole) == 4 and not any("trainer.max_steps" in " ".join(words) for words in whole)
+
+
+def test_a_teacher_is_trained_first_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainings({"without": 1.0, "with": 1.0})
+    monkeypatch.setattr(training, "train", train)
+    assert methods.pair("distillation", 3, tmp_path, [])
+    teacher = tmp_path / "trec" / "before distillation-3"
+    assert f"task.objective.teacher={teacher}" in train.said[-1]
+    assert [f"hydra.run.dir={teacher}" in words for words in train.said].count(True) == 1
+
+
+def test_a_run_that_fails_fails_its_pair_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
+    assert not methods.pair("hops", 1, tmp_path, [])
+    assert methods.collect(tmp_path) == {}
