@@ -12,17 +12,19 @@ seeds. Writes methods.csv, methods.md and one JSON file a run; ends with one JSO
 
 import csv
 import json
+import os
 import statistics
 import sys
 import time
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import training
 
-SHORT = 60  # steps of the runs that tell what a step costs
-SLOWER = 1.03  # what costs less than this much more is taken to cost nothing
+SHORT = 20, 140  # steps of the runs that tell what a step costs
+SLOWER = 1.05  # what costs less than this much more is taken to cost nothing
 
 
 class Setting(NamedTuple):
@@ -111,18 +113,31 @@ METHODS = {
 
 
 class Run(NamedTuple):
-    """One training of a pair: with the method that is its name, "without", or "before"."""
+    """One training: a setting, and what is set beyond it."""
 
     setting: str
-    name: str  # of the method, "without" or "before"
+    beyond: tuple[str, ...]
     seed: int
+    before: tuple[str, ...] | None = None  # what the run that {before} names has set
 
     def file(self, folder: Path) -> Path:
-        return folder / self.setting / f"{self.name}-{self.seed}.json"
+        name = ",".join(self.beyond).replace("/", ":") or "plain"
+        return folder / self.setting / f"{name}-{self.seed}.json"
 
     def place(self, folder: Path) -> Path:
         """Where it trains."""
         return self.file(folder).with_suffix("").resolve()
+
+    @property
+    def first(self) -> "Run | None":
+        """What has to be trained before."""
+        return None if self.before is None else Run(self.setting, self.before, self.seed)
+
+    def words(self, folder: Path) -> list[str]:
+        """Of train.py's command line."""
+        known = "" if self.first is None else str(self.first.place(folder))
+        told = [*SETTINGS[self.setting].words, *self.beyond, f"seed={self.seed}"]
+        return [word.replace("{before}", known) for word in told]
 
 
 def main() -> None:
@@ -138,64 +153,68 @@ def main() -> None:
         sys.exit(f"{failed} pairs failed")
 
 
+def runs(method: Method, seed: int) -> tuple[Run, Run]:
+    """Without the method and with it."""
+    before = None if method.before is None else (*method.both, *method.before)
+    having = Run(method.setting, (*method.both, *method.words), seed, before)
+    return Run(method.setting, method.both, seed), having
+
+
 def pair(name: str, seed: int, folder: Path, overrides: list[str]) -> bool:
     """Train and test without the method and with it, for as long; False where one failed."""
     method = METHODS[name]
-    common = [*SETTINGS[method.setting].words, *method.both]
-    label = f"without {name}" if method.both else "without"
-    without = once(Run(method.setting, label, seed), common, folder, overrides)
-    words = [*common, *method.words]
-    if method.before is not None:
-        before = Run(method.setting, f"before {name}", seed)
-        if once(before, [*common, *method.before], folder, overrides) is None:
-            return False
-        words = [word.replace("{before}", str(before.place(folder))) for word in words]
-    if without is None:
+    without, having = runs(method, seed)
+    if having.first is not None and once(having.first, folder, overrides) is None:
         return False
-    ratio = cost(name, common, words, folder, overrides)
-    if ratio is None:
+    plain = once(without, folder, overrides)
+    ratio = cost(name, seed, folder, overrides)
+    if plain is None or ratio is None:
         return False
     if ratio > SLOWER and method.equal:
-        words.append(f"trainer.max_steps={max(1, round(without['steps'] / ratio))}")
-    return once(Run(method.setting, name, seed), words, folder, overrides) is not None
+        overrides = [*overrides, f"trainer.max_steps={max(1, round(plain['steps'] / ratio))}"]
+    return once(having, folder, overrides) is not None
 
 
-def cost(
-    name: str, common: list[str], words: list[str], folder: Path, overrides: list[str]
-) -> float | None:
-    """How many times as long a step takes with the method, by short runs of both."""
-    file = folder / METHODS[name].setting / f"{name}.step"
+def cost(name: str, seed: int, folder: Path, overrides: list[str]) -> float | None:
+    """How many times the processor time a step takes with the method: a short run of each side, and
+    a shorter one, whose difference has no start in it, no validation and no test.
+    """
+    method = METHODS[name]
+    file = folder / method.setting / f"{name}.step"
     if file.exists():
         return float(file.read_text(encoding="utf-8"))
-    speeds = []
-    for side, of in (("without", common), ("with", words)):
-        place = file.with_suffix("") / side
-        short = [f"trainer.max_steps={SHORT}", "trainer.log_every_n_steps=5",
-                 "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]  # fmt: skip
-        told = [*of, *overrides, *short, "logger=csv", f"hydra.run.dir={place.resolve()}"]
-        if training.train(f"{name} {side}", told) is None:
-            return None
-        speeds.append(max(column(place, "tokens_per_second")))  # the quietest of its moments
-    file.write_text(f"{speeds[0] / speeds[1]:.3f}", encoding="utf-8")
-    return float(file.read_text(encoding="utf-8"))
+    times = []
+    for side, run in zip(("without", "with"), runs(method, seed), strict=True):
+        for steps in SHORT:
+            place = file.with_suffix("") / f"{side}-{steps}"
+            short = [f"trainer.max_steps={steps}", "trainer.limit_val_batches=1",
+                     "trainer.limit_test_batches=1",
+                     f"hydra.run.dir={place.resolve()}"]  # fmt: skip
+            start = sum(os.times()[2:4])  # of all processes that have ended
+            if training.train(f"{name} {side}", [*run.words(folder), *overrides, *short]) is None:
+                return None
+            times.append(sum(os.times()[2:4]) - start)
+    ratio = (times[3] - times[2]) / (times[1] - times[0])
+    file.write_text(f"{ratio:.3f}", encoding="utf-8")
+    return ratio
 
 
-def once(run: Run, words: list[str], folder: Path, overrides: list[str]) -> dict[str, Any] | None:
+def once(run: Run, folder: Path, overrides: list[str]) -> dict[str, Any] | None:
     """Train and test, unless that was done before with the same words; None where it failed."""
-    file = run.file(folder)
-    words = [*words, f"seed={run.seed}", *overrides]
+    file, place = run.file(folder), run.place(folder)
+    words = [*run.words(folder), *overrides]
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if found["words"] == words:
             return found
-    place = run.place(folder)
     start = time.perf_counter()
     said = training.train(run, [*words, "logger=csv", f"hydra.run.dir={place}"])
     if said is None:
         return None
     last = json.loads(said.splitlines()[-1])
     result = {
-        **run._asdict(),
+        "setting": run.setting,
+        "seed": run.seed,
         "value": last["test"][SETTINGS[run.setting].metric],
         "validation": last["value"],  # of what is monitored
         "steps": int(max(column(place, "step"))) + 1,
@@ -203,7 +222,7 @@ def once(run: Run, words: list[str], folder: Path, overrides: list[str]) -> dict
         "words": words,
     }
     file.write_text(json.dumps(result), encoding="utf-8")
-    print(f"{run.setting} {run.name} {run.seed}: {result['value']:.4f}", flush=True)
+    print(f"{run.setting} {file.stem}: {result['value']:.4f}", flush=True)
     return result
 
 
@@ -217,12 +236,13 @@ def collect(folder: Path) -> dict[str, dict[str, Any]]:
     """All pairs that were measured below the folder."""
     found = {}
     for name, method in METHODS.items():
-        label = f"without {name}" if method.both else "without"
         pairs = []
-        for file in sorted((folder / method.setting).glob(f"{name}-*.json")):
+        _, first = runs(method, 0)
+        for file in first.file(folder).parent.glob(f"{escape(first.file(folder).stem[:-1])}*.json"):
             having = json.loads(file.read_text(encoding="utf-8"))
-            other = Run(method.setting, label, having["seed"]).file(folder)
+            other = runs(method, having["seed"])[0].file(folder)
             pairs.append((json.loads(other.read_text(encoding="utf-8")), having))
+        pairs.sort(key=lambda both: both[1]["seed"])
         if pairs:
             found[name] = {
                 "seed": [having["seed"] for _, having in pairs],

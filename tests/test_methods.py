@@ -1,6 +1,7 @@
 """The comparison of training methods: its words compose, pairs train as long, a table says it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks import methods, training
 
+SHORT = [f"trainer.max_steps={steps}" for steps in methods.SHORT]  # tell what a step costs
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,39 +32,43 @@ def test_its_words_are_keys_and_change_something(name: str) -> None:
 
 
 class Trainings:
-    """Stands for train.py: leaves what a run leaves, at so many steps a second."""
+    """Stands for train.py and the clock: leaves what a run leaves, in so much time a step."""
 
-    def __init__(self, speeds: dict[str, float]) -> None:
-        self.speeds = speeds
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, having: float) -> None:
+        self.having = having  # time of a step with the method, of one without 1
         self.said: list[list[str]] = []
+        self.spent = 0.0
+        monkeypatch.setattr(training, "train", self)
+        monkeypatch.setattr(os, "times", lambda: (0.0, 0.0, self.spent, 0.0, 0.0))
 
     def __call__(self, run: Any, words: list[str]) -> str | None:
         self.said.append(words)
-        having = "model.pooling=concat" in words
+        having = bool({"model.pooling=concat", "experiment=classification/best"} & set(words))
         told = dict(word.split("=", 1) for word in words)
         place = Path(told["hydra.run.dir"])
         place.mkdir(parents=True, exist_ok=True)
-        last = int(told.get("trainer.max_steps", 900)) - 1
-        speed = self.speeds["with" if having else "without"]
-        (place / "metrics.csv").write_text(
-            f"step,tokens_per_second\n0,{speed}\n{last},{speed / 2}\n"
-        )
+        steps = int(told.get("trainer.max_steps", 900))
+        self.spent += 5 + steps * (self.having if having else 1)
+        (place / "metrics.csv").write_text(f"step\n0\n{steps - 1}\n")
         value = 0.9 if having else 0.8
         seed = 0.01 * int(told.get("seed", 0))
         return json.dumps({"value": value, "test": {"test/accuracy": value + seed * (1 + having)}})
+
+    @property
+    def whole(self) -> list[list[str]]:
+        """What was trained, but for what tells the cost of a step."""
+        return [words for words in self.said if not set(SHORT) & set(words)]
 
 
 def test_what_costs_twice_as_much_gets_half_the_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = Trainings({"without": 1000.0, "with": 500.0})
-    monkeypatch.setattr(training, "train", train)
+    train = Trainings(monkeypatch, having=2.0)
     for seed in (1, 2):
         assert methods.pair("concat", seed, tmp_path, ["data.batch_size=7"])
     assert all("data.batch_size=7" in words for words in train.said)
-    whole = [words for words in train.said if any(word.startswith("seed=") for word in words)]
-    assert len(train.said) == len(whole) + 2  # what a step costs is measured once
-    assert ["trainer.max_steps=450" in words for words in whole] == [False, True] * 2
+    assert len(train.said) == len(train.whole) + 4  # what a step costs is measured once
+    assert ["trainer.max_steps=450" in words for words in train.whole] == [False, True] * 2
 
     found = methods.collect(tmp_path)["concat"]
     assert found["seed"] == [1, 2] and found["step"] == 2.0
@@ -80,24 +86,34 @@ def test_what_costs_twice_as_much_gets_half_the_steps(
 def test_what_costs_nothing_trains_as_long_and_a_recipe_as_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = Trainings({"without": 1000.0, "with": 990.0})
-    monkeypatch.setattr(training, "train", train)
+    train = Trainings(monkeypatch, having=1.01)
     assert methods.pair("concat", 1, tmp_path, [])
-    train.speeds["with"] = 100.0
+    train.having = 10.0
     assert methods.pair("recipe_trec", 1, tmp_path, [])
-    whole = [words for words in train.said if "seed=1" in words]
-    assert len(whole) == 4 and not any("trainer.max_steps" in " ".join(words) for words in whole)
+    assert len(train.whole) == 4 and not any(
+        "trainer.max_steps" in " ".join(words) for words in train.whole
+    )
 
 
 def test_a_teacher_is_trained_first_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = Trainings({"without": 1.0, "with": 1.0})
-    monkeypatch.setattr(training, "train", train)
+    train = Trainings(monkeypatch, having=1.0)
     assert methods.pair("distillation", 3, tmp_path, [])
-    teacher = tmp_path / "trec" / "before distillation-3"
+    first = methods.runs(methods.METHODS["distillation"], 3)[1].first
+    assert first is not None
+    teacher = first.place(tmp_path)
     assert f"task.objective.teacher={teacher}" in train.said[-1]
     assert [f"hydra.run.dir={teacher}" in words for words in train.said].count(True) == 1
+
+
+def test_what_two_methods_compare_with_is_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainings(monkeypatch, having=1.0)
+    for name in ("normalise_embedding", "adversarial", "virtual_adversarial"):
+        assert methods.pair(name, 1, tmp_path, [])
+    assert len(train.whole) == 4
 
 
 def test_a_run_that_fails_fails_its_pair_alone(
