@@ -243,7 +243,8 @@ def collect(folder: Path) -> dict[str, dict[str, Any]]:
             other = runs(method, having["seed"])[0].file(folder)
             pairs.append((json.loads(other.read_text(encoding="utf-8")), having))
         pairs.sort(key=lambda both: both[1]["seed"])
-        if pairs:
+        step = folder / method.setting / f"{name}.step"
+        if pairs and step.exists():
             found[name] = {
                 "seed": [having["seed"] for _, having in pairs],
                 "without": [without["value"] for without, _ in pairs],
@@ -251,7 +252,7 @@ def collect(folder: Path) -> dict[str, dict[str, Any]]:
                 "validation_without": [without["validation"] for without, _ in pairs],
                 "validation_with": [having["validation"] for _, having in pairs],
                 "minutes": [having["minutes"] for _, having in pairs],
-                "step": float((folder / method.setting / f"{name}.step").read_text()),
+                "step": float(step.read_text(encoding="utf-8")),
             }
     return found
 
