@@ -1,4 +1,7 @@
-"""What a run says on the terminal: what it reads, what it measured, a few samples."""
+"""What a run says on the terminal: what it reads, what it measured, a few samples.
+
+Names and texts come from data: as `Text` nothing in them is read as markup or as an emoji.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from tasks import audit_report
 from tasks.base import Table
@@ -23,7 +27,7 @@ def say(text: str) -> None:
 @rank_zero_only
 def show_report(name: str, report: Mapping[str, Any]) -> None:
     """The data module's sizes and counts, on one or more lines."""
-    _console.print(f"{name}: " + ", ".join(f"{k} {_number(v)}" for k, v in report.items()))
+    _console.print(Text(f"{name}: " + ", ".join(f"{k} {_number(v)}" for k, v in report.items())))
 
 
 @rank_zero_only
@@ -33,10 +37,10 @@ def show_metrics(metrics: Mapping[str, float], notes: list[str]) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(Text(name), f"{value:.4f}")
     _console.print(table)
     for note in notes:
-        _console.print(note, markup=False)
+        _console.print(Text(note))
 
 
 @rank_zero_only
@@ -49,7 +53,7 @@ def show_classes(classes: Table | None, most: int = 30) -> None:
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, *shares, support in classes.rows:
         cells = ["-" if share is None else f"{share:.4f}" for share in shares]
-        table.add_row(_escaped(name), *cells, f"{support:,}")
+        table.add_row(Text(str(name)), *cells, f"{support:,}")
     _console.print(table)
 
 
@@ -65,7 +69,7 @@ def show_audit(found: Mapping[str, Any] | None) -> None:
         table.add_column(column, justify="left" if column == "figure" else "right")
     for name, *values in rows:
         cells = (f"{v:.4f}" if isinstance(v, float) else _number(v) for v in values)
-        table.add_row(name, *("-" if cell == "None" else cell for cell in cells))
+        table.add_row(Text(name), *("-" if cell == "None" else cell for cell in cells))
     _console.print(table)
 
 
@@ -79,7 +83,7 @@ def show_samples(samples: Table, most: int = 8, longest: int = 300) -> None:
         table.add_column(column, overflow="fold")
     for row in samples.rows[:most]:
         texts = [str(cell) for cell in row]
-        table.add_row(*(_escaped(t[:longest] + "…" * (len(t) > longest)) for t in texts))
+        table.add_row(*(Text(t[:longest] + "…" * (len(t) > longest)) for t in texts))
     _console.print(table)
 
 
@@ -91,7 +95,3 @@ def _number(value: Any) -> str:
         if isinstance(value, float)
         else str(value)
     )
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

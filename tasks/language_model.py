@@ -347,7 +347,9 @@ class LanguageModel(Task):
         )  # fmt: skip
         if self.plays:
             # the opening of a piece that it did not train on, and what the model makes of it
-            pieces = [self.data.example(SPLIT_OF[split], i).input for i in range(self.samples)]
+            name = SPLIT_OF[split]
+            count = min(self.samples, len(self.data.splits[name].ragged("roll")))
+            pieces = [self.data.example(name, i).input for i in range(count)]
             openings: list[Any] = [piece[:8] for piece in pieces]
             self.pieces = [answer["frames"] for answer in self.predict(openings, options)]
             rows: list[list[Any]] = [[" ".join(map(_chord, frames[:24]))] for frames in self.pieces]

@@ -42,13 +42,6 @@ def test_a_run_is_bit_for_bit_the_same_with_any_workers(start: Any) -> None:
     assert_identical(runs[0], runs[2])
 
 
-@pytest.mark.slow
-def test_every_shape_is_bit_for_bit_the_same_with_any_workers(shape: str, start: Any) -> None:
-    runs = [results(start(shape, *OPTIONS, f"data.num_workers={n}")) for n in (0, 0, 1, 3)]
-    for other in runs[1:]:
-        assert_identical(runs[0], other)
-
-
 def test_threads_change_no_more_than_the_last_digits(start: Any) -> None:
     found = []
     for threads in (1, 3):

@@ -1,6 +1,8 @@
 """What is the language model's own: perplexity of text, and music that is moved."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +90,17 @@ def test_all_methods_at_once_train_test_and_write(head: str, start: Any) -> None
 def first_batch(run: Any) -> StreamBatch:
     batch: StreamBatch = next(iter(run.data.train_dataloader()))
     return batch
+
+
+def test_music_of_fewer_pieces_than_samples_shows_those_there_are(
+    start: Any, tmp_path: Path
+) -> None:
+    piece = json.dumps({"notes": [[39, 43], [41]] * 6})
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f"{piece}\n", encoding="utf-8")
+    run = start(
+        "none", "task=language_model", "data=piano_roll", f"data.path={tmp_path}",
+        "model.hidden_size=8", "task.samples=3", "task.sample_length=4",
+    )  # fmt: skip
+    run.test()
+    assert len(run.task.shown.rows) == 1
