@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-import ledger
-import ledger_report
-import ledger_runs
+import ledger.report
+import ledger.rows
+import ledger.runs
 
 
 def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -195,9 +195,9 @@ def show_summary(sweep: str) -> None:
 
 def show_row(name: str) -> None:
     """Run a row; SystemExit where its mean falls outside the tolerance."""
-    verdict = ledger_runs.measure(name)
-    content = ledger.read(name)
-    print(ledger_report.line(name, content))
+    verdict = ledger.runs.measure(name)
+    content = ledger.rows.read(name)
+    print(ledger.report.line(name, content))
     print(json.dumps({"row": name, "metric": content["row"]["metric"], **content["measured"]}))
     if verdict != "reproduced":
         sys.exit(1)
@@ -217,15 +217,15 @@ def main() -> None:
     command.add_argument("run_b", metavar="RUN_B")
     command.add_argument("--samples", type=int, default=1000)
     command.add_argument("--seed", type=int, default=1)
-    for row in ledger.names():
+    for row in ledger.rows.names():
         commands.add_parser(row, help="a row of the ledger")
     given = parser.parse_args()
     if given.command is None:
-        print(ledger_report.listing())
+        print(ledger.report.listing())
         return
     if given.command == "report":
-        pictures = ledger_report.write(ledger.ROOT / "RESULTS.md")
-        print("RESULTS.md", *(picture.relative_to(ledger.ROOT) for picture in pictures))
+        pictures = ledger.report.write(ledger.rows.ROOT / "RESULTS.md")
+        print("RESULTS.md", *(picture.relative_to(ledger.rows.ROOT) for picture in pictures))
         return
     if given.command == "summary":
         show_summary(given.sweep)

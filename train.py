@@ -32,10 +32,10 @@ def main(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        import sweep_devices  # POSIX alone has its locks
+        from sweeping import devices  # POSIX alone has its locks
 
         check_sweep(config)
-        sweep_devices.hold(config.trainer)
+        devices.hold(config.trainer)
         return run(config)
     try:
         return run(config)
