@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 import build
-from defaults import leaves, older
+from building.defaults import leaves, older
 from tasks import checkpoint, checkpoint_files, journal
 from tasks.console import say
 

@@ -99,7 +99,7 @@ SOURCES = [
     *ROOT.glob("*.py"),
     *(
         f
-        for n in ("data", "ledger", "models", "sweeping", "tasks")
+        for n in ("building", "data", "ledger", "models", "sweeping", "tasks")
         for f in (ROOT / n).rglob("*.py")
     ),
 ]

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import build
+from building.instantiate import plain
 
 # groups that stand in every run; what another one adds (callbacks=ema) is nobody's default
 PARTS = ("task", "data", "model", "cell", "tokenizer", "optimizer", "scheduler")
@@ -69,6 +69,6 @@ def _composed(groups: Mapping[str, str], without: Iterable[str], run: str) -> di
     ]  # fmt: skip
     try:
         config = compose("config", [*(f"{g}={c}" for g, c in groups.items() if c), *values])
-        return dict(leaves(build.plain(config), run))
+        return dict(leaves(plain(config), run))
     except (HydraException, OmegaConfBaseException):  # a key of what was not chosen here
         return {}
