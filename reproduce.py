@@ -12,7 +12,7 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import ledger.report
 import ledger.rows
 import ledger.runs
+from building.leaves import leaves
 
 
 def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -111,22 +112,13 @@ def last_test(path: Path) -> dict[str, float]:
     return found
 
 
-def flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a config by their full keys."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from flat(value, f"{where}.{key}".strip("."))
-    else:
-        yield where, node
-
-
 def differing(configs: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     """What tells the kinds of a sweep's runs apart: (key, its value in each run).
 
     Seeds, folds and directories repeat an experiment and do not count; of keys that follow one
     another the shortest stands for all.
     """
-    flats = [dict(flat(config)) for config in configs]
+    flats = [dict(leaves(config, empty=False)) for config in configs]
     folders = [str(one.get("paths.run_dir")) for one in flats]
     found: dict[str, str] = {}  # values → key
     columns: dict[str, list[Any]] = {}
