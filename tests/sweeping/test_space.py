@@ -12,6 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 import build
 import sweeping.command_line
@@ -72,7 +73,7 @@ def test_every_value_of_a_space_that_ships_makes_a_model_of_its_task(
         for value in ends:
             config = compose("config", overrides=[*words, one.word(value)])
             if one.key != "cell":
-                assert build.OmegaConf.select(config, one.key) == value
+                assert OmegaConf.select(config, one.key) == value
             if one.key == "cell" or (isinstance(one, Choice) and one.key.startswith("model.")):
                 with torch.device("meta"):
                     build.task(config, data.spec, data.codec)
