@@ -95,10 +95,11 @@ def load(
     models do not go together.
     """
     import build
+    from building import machine
     from tasks import checkpoint as checkpoints
     from tasks.part_checkpoint import take_part
 
-    place = build.device(device)
+    place = machine.device(device)
     if len(average) == 1 and str(average[0]).lstrip("-").isdigit():
         checkpoint = checkpoints.average(checkpoints.last(run, int(str(average[0]))))
     else:

@@ -12,15 +12,16 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import ledger
-import ledger_report
-import ledger_runs
+import ledger.report
+import ledger.rows
+import ledger.runs
+from building.leaves import leaves
 
 
 def read_run(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -111,22 +112,13 @@ def last_test(path: Path) -> dict[str, float]:
     return found
 
 
-def flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a config by their full keys."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from flat(value, f"{where}.{key}".strip("."))
-    else:
-        yield where, node
-
-
 def differing(configs: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     """What tells the kinds of a sweep's runs apart: (key, its value in each run).
 
     Seeds, folds and directories repeat an experiment and do not count; of keys that follow one
     another the shortest stands for all.
     """
-    flats = [dict(flat(config)) for config in configs]
+    flats = [dict(leaves(config, empty=False)) for config in configs]
     folders = [str(one.get("paths.run_dir")) for one in flats]
     found: dict[str, str] = {}  # values → key
     columns: dict[str, list[Any]] = {}
@@ -195,9 +187,9 @@ def show_summary(sweep: str) -> None:
 
 def show_row(name: str) -> None:
     """Run a row; SystemExit where its mean falls outside the tolerance."""
-    verdict = ledger_runs.measure(name)
-    content = ledger.read(name)
-    print(ledger_report.line(name, content))
+    verdict = ledger.runs.measure(name)
+    content = ledger.rows.read(name)
+    print(ledger.report.line(name, content))
     print(json.dumps({"row": name, "metric": content["row"]["metric"], **content["measured"]}))
     if verdict != "reproduced":
         sys.exit(1)
@@ -217,15 +209,15 @@ def main() -> None:
     command.add_argument("run_b", metavar="RUN_B")
     command.add_argument("--samples", type=int, default=1000)
     command.add_argument("--seed", type=int, default=1)
-    for row in ledger.names():
+    for row in ledger.rows.names():
         commands.add_parser(row, help="a row of the ledger")
     given = parser.parse_args()
     if given.command is None:
-        print(ledger_report.listing())
+        print(ledger.report.listing())
         return
     if given.command == "report":
-        pictures = ledger_report.write(ledger.ROOT / "RESULTS.md")
-        print("RESULTS.md", *(picture.relative_to(ledger.ROOT) for picture in pictures))
+        pictures = ledger.report.write(ledger.rows.ROOT / "RESULTS.md")
+        print("RESULTS.md", *(picture.relative_to(ledger.rows.ROOT) for picture in pictures))
         return
     if given.command == "summary":
         show_summary(given.sweep)

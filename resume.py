@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 import build
-from defaults import leaves, older
+from building.defaults import older, placeless
 from tasks import checkpoint, checkpoint_files, journal
 from tasks.console import say
 
@@ -166,8 +166,8 @@ def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
     stored = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(stored, dict)
     run = str(config.paths.run_dir)
-    now = dict(leaves(build.plain(config), run))
-    was = older(dict(leaves(stored, str(stored["paths"]["run_dir"]))), now, run)
+    now = placeless(build.plain(config), run)
+    was = older(placeless(stored, str(stored["paths"]["run_dir"])), now, run)
     keys = sorted(key for key in was.keys() | now.keys() if not _below(key, ASIDE))
     pairs = {key: (was.get(key), now.get(key)) for key in keys}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}

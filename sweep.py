@@ -25,29 +25,30 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import sweep_settings
-import sweep_space
+import sweeping.command_line
+import sweeping.space
 from launch import CONFIGS, describe, quote_plain_values
-from sweep_lock import Lock
-from sweep_plan import Plan
+from sweeping.command_line import Settings
+from sweeping.lock import Lock
+from sweeping.plan import Plan
 
 
 def main(arguments: list[str]) -> None:
-    settings, others = sweep_settings.read(arguments)
-    words, expressions = sweep_settings.words(others, settings.space)
+    settings, others = sweeping.command_line.read(arguments)
+    words, expressions = sweeping.command_line.words(others, settings.space)
     config = composed(words, expressions)
     plan = make_plan(settings, config, words, expressions)
     if settings.sweep == "wandb":
-        import sweep_wandb
+        from sweeping import wandb_sweep
 
         if not config.logger.get("wandb"):
             raise ValueError(
                 "sweep=wandb needs the metrics at W&B: leave out logger=, or logger=wandb"
             )
         path = Path(plan.folder) / "wandb_sweep.yaml"
-        sweep_wandb.run(sweep_wandb.write(path, plan), settings)
+        wandb_sweep.run(wandb_sweep.write(path, plan), settings)
         return
-    from sweep_study import Queue, open_storage  # imports Optuna
+    from sweeping.study import Queue, open_storage  # imports Optuna
 
     storage = open_storage(plan.storage)
     study = join(plan, storage)
@@ -61,13 +62,12 @@ def main(arguments: list[str]) -> None:
     plan.write()
     print(f"{plan.name}: {told(queue)}, in {plan.storage}", flush=True)
     dashboard = start_dashboard(plan.storage) if settings.dashboard else None
-    import sweep_launch
-    import sweep_report
+    from sweeping import launchers, report
 
-    stopped = sweep_launch.run(settings.launcher, plan, dict(settings.slurm))
-    found = sweep_report.write(study, queue, plan)
+    stopped = launchers.run(settings.launcher, plan, dict(settings.slurm))
+    found = report.write(study, queue, plan)
     if found["best"] is not None and settings.test and queue.finished():
-        found["test"] = sweep_report.test(Path(found["run"]))
+        found["test"] = report.test(Path(found["run"]))
     print(json.dumps(found), flush=True)
     if dashboard is not None and queue.finished():
         dashboard.wait()
@@ -80,22 +80,22 @@ def composed(words: list[str], expressions: dict[str, str]) -> Any:
     import numpy as np
 
     random = np.random.default_rng(0)
-    drawn = [one.word(one.draw(random)) for one in sweep_space.parse(expressions).values()]
+    drawn = [one.word(one.draw(random)) for one in sweeping.space.parse(expressions).values()]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         compose("config", overrides=[*words, *drawn])
         return compose("config", overrides=words, return_hydra_config=True)
 
 
 def make_plan(
-    settings: sweep_settings.Settings, config: Any, words: list[str], expressions: dict[str, str]
+    settings: Settings, config: Any, words: list[str], expressions: dict[str, str]
 ) -> Plan:
     """What the workers need; the data is read, which says what is monitored."""
-    import sweep_devices
+    from sweeping import devices
 
     cluster = settings.launcher == "slurm"
-    gpus = sweep_devices.wanted(config.trainer, elsewhere=cluster)
+    gpus = devices.wanted(config.trainer, elsewhere=cluster)
     if not cluster:
-        sweep_devices.check(settings.workers, gpus, settings.share)
+        devices.check(settings.workers, gpus, settings.share)
     import build
 
     if not cluster:
@@ -148,7 +148,7 @@ def baseline(config: Any, expressions: dict[str, str]) -> dict[str, Any]:
     """The values that the config has already, of those keys whose part of the space holds them."""
     choices = config.hydra.runtime.choices
     found = {}
-    for name, one in sweep_space.parse(expressions).items():
+    for name, one in sweeping.space.parse(expressions).items():
         value = choices.get(name) if name in choices else OmegaConf.select(config, name)
         if one.holds(value):
             found[name] = value
@@ -170,7 +170,7 @@ def start_dashboard(storage: str) -> subprocess.Popen[bytes]:
 
 if __name__ == "__main__":
     if {"--help", "-h"} & set(sys.argv):
-        print(f"{__doc__}\n{sweep_settings.meanings()}")
+        print(f"{__doc__}\n{sweeping.command_line.meanings()}")
         sys.exit()
     try:
         main(quote_plain_values(sys.argv[1:]))

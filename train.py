@@ -32,10 +32,10 @@ def main(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        import sweep_devices  # POSIX alone has its locks
+        from sweeping import devices  # POSIX alone has its locks
 
         check_sweep(config)
-        sweep_devices.hold(config.trainer)
+        devices.hold(config.trainer)
         return run(config)
     try:
         return run(config)
@@ -52,9 +52,12 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     import build
-    import parts
     import resume
     import verify
+    from building import budget, parts
+    from building.checks import check_run, check_stream
+    from building.find_rate import find_rate
+    from building.trained import of_checkpoint
 
     quiet()
     from tasks import checkpoint as checkpoints
@@ -74,11 +77,11 @@ def run(config: DictConfig) -> float | None:
     secrets.refuse(build.plain(config))
     torch.set_float32_matmul_precision("high")
     config = parts.composed(config)
-    build.check_run(config)
+    check_run(config)
     build.check_device(config.trainer)
     build.precision(config.precision, config.trainer)
     if config.model.get("budget") is not None:
-        build.parameters(config.model.budget)
+        budget.parameters(config.model.budget)
     if not config.fit and config.ckpt is None:
         raise ValueError("fit=false tests a trained run: say which with ckpt=RUN_OR_FILE")
     resume.check(config)
@@ -87,7 +90,7 @@ def run(config: DictConfig) -> float | None:
             sys.exit(1)
         return None
     if config.find_lr:
-        build.find_rate(config)
+        find_rate(config)
     if config.ckpt is not None and config.init is not None:
         raise ValueError("ckpt goes on with a run, init begins a new one: leave one of them out")
     checkpoint = None if config.ckpt is None else checkpoints.read(config.ckpt)
@@ -95,8 +98,8 @@ def run(config: DictConfig) -> float | None:
     if checkpoint is not None and config.fit:
         checkpoints.check_goes_on(checkpoint)
     if checkpoint is not None:
-        config = build.of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
-    build.check_stream(config)
+        config = of_checkpoint(config, checkpoint["unroll"]["config"], overrides())
+    check_stream(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
 
     codec = None if checkpoint is None else build.codec(checkpoint["unroll"])

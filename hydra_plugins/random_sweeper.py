@@ -38,11 +38,11 @@ def draw(overrides: Sequence[Override], trials: int, seed: int) -> list[list[str
     """The words of each run: of a key that comes twice the last, as in a grid."""
     import numpy as np  # not at every start
 
-    import sweep_space
+    from sweeping import space
 
     random = np.random.default_rng(seed)
     last = {override.get_key_element(): override for override in overrides}
-    varied = {k: sweep_space.dimension(o) for k, o in last.items() if o.is_sweep_override()}
+    varied = {k: space.dimension(o) for k, o in last.items() if o.is_sweep_override()}
     if not varied:
         raise ValueError("there is nothing to draw: give sweep=SPACE, or KEY=interval(...)")
     drawn = []

@@ -11,15 +11,16 @@ from torch import Tensor
 from data.codec import Codec
 from data.spec import DataSpec
 from models.decoder import DecoderOutput
-from models.decoding import DecodingOptions, Hypotheses, Step, ensemble, score, search
-from models.decoding.constraints import Banned, Constraint, Prefix, Required
+from models.decoding import DecodingOptions, Hypotheses, Step, ensemble, search
+from models.decoding.constraints import Constraint, Required
 from models.decoding.penalties import coverage_penalty, covering, uncovered
 from models.encoder_decoder import EncoderDecoder
 from models.encoders.memory import Memory
 from models.state import State
 from tasks import exposure, pictures
+from tasks.answers import answers, likelihoods
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
-from tasks.decoding import configured, consensus, greedier, known, source_words, spellings
+from tasks.decoding import configured, greedier
 from tasks.forcing import Forcing
 from tasks.metrics import gather
 from tasks.objectives import Objective
@@ -208,7 +209,7 @@ class Generation(Task):
         required: Required | None = None,
     ) -> Hypotheses:
         """Texts of each row, as `options` say; a memory of this model and of each member."""
-        step, state, context = self._start(memories)
+        step, state, context = self.start(memories)
         penalty = None
         if options.coverage_penalty and options.method == "beam":
             if self.members or self.model.decoder.attention is None:
@@ -229,7 +230,7 @@ class Generation(Task):
             forbidden=(self.pad_id, self.bos_id), pad_id=self.pad_id,
         )  # fmt: skip
 
-    def _start(self, memories: Sequence[Memory]) -> tuple[Step, State, Any]:
+    def start(self, memories: Sequence[Memory]) -> tuple[Step, State, Any]:
         """The step, state and context of this model, or of an ensemble with its members."""
 
         def of(model: EncoderDecoder) -> Step:
@@ -313,106 +314,29 @@ class Generation(Task):
         sentence score against the other samples. A row draws from the seed `options.seed` + its
         number.
         """
-        answers: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
         for start in range(0, len(raw), options.batch_size):
             some = raw[start : start + options.batch_size]
-            batch: Any = self.codec.batch(some)
             seeds = range(options.seed + start, options.seed + start + len(some))
-            answers += self.answers(some, self._memories(batch), options, seeds)
-        return answers
+            found += answers(self, some, self.memories(some), options, seeds)
+        return found
 
-    def _memories(self, batch: Any) -> list[Memory]:
+    def memories(self, raw: Sequence[Any]) -> list[Memory]:
+        """What this model, and each member of its ensemble, makes of raw inputs."""
+        batch: Any = self.codec.batch(raw)
         there = (p.to(self.device) if isinstance(p, Tensor) else p for p in batch)
         batch = type(batch)(*there)
         return [task.read(batch) for task in (self, *self.members)]
-
-    def answers(
-        self,
-        raw: Sequence[Any],
-        memories: Sequence[Memory],
-        options: PredictOptions,
-        seeds: Sequence[int],
-    ) -> list[dict[str, Any]]:
-        """What `predict` gives for one batch."""
-        codec, words, rows = self.codec.outputs, options.words(), len(memories[0].summary)
-        assert codec is not None and self.spec.output_vocabulary is not None
-        unk = self.spec.output_vocabulary.unk_id
-        if words.replace_unknown and (unk is None or self.codec.inputs is None):
-            raise ValueError("replace_unknown needs a text as input and a vocabulary with <unk>")
-        if words.replace_unknown and self.model.decoder.attention is None:
-            raise ValueError("replace_unknown needs a decoder with attention")
-        constraints: list[Constraint] = []
-        if words.prefix is not None:
-            ids = known(codec, words.prefix, "prefix", unk)
-            constraints.append(Prefix(torch.tensor([ids] * rows, device=self.device)))
-        if words.banned:
-            constraints.append(Banned([s for w in words.banned for s in spellings(codec, w, unk)]))
-        required = None
-        if words.required:
-            lists = [[known(codec, word, "required", unk) for word in words.required]] * rows
-            required = Required(lists, self.eos_id)
-        found = self.decode(
-            memories, options.over(self.searches["test"]), max_length=options.max_length,
-            seeds=seeds, constraints=constraints, required=required,
-        )  # fmt: skip
-        answers: list[dict[str, Any]] = []
-        for row, (several, scores) in enumerate(zip(found.tokens, found.scores, strict=True)):
-            best = []
-            for tokens, value in zip(several, scores.tolist(), strict=True):
-                if value == float("-inf"):
-                    continue
-                text = self.text(tokens)
-                if words.replace_unknown and unk in tokens.tolist():
-                    one = Memory(*(part[row : row + 1] for part in memories[0][:3]))
-                    text = self._replaced(text, tokens, one, raw[row], unk)
-                best.append({"text": text, "score": round(value, 6)})
-            if not best:
-                raise ValueError("no text meets what is asked for: ask for less, or allow more")
-            if words.mbr:
-                means = consensus([one["text"] for one in best], words.mbr_metric)
-                best = [one | {"score": round(m, 6)} for one, m in zip(best, means, strict=True)]
-                best = sorted(best, key=lambda one: -one["score"])[: options.n_best]
-            answers.append(dict(best[0]) | ({"n_best": best} if options.n_best > 1 else {}))
-        return answers
-
-    def _replaced(
-        self, text: str, tokens: Tensor, memory: Memory, source: str, unk: int | None
-    ) -> str:
-        """Put the word of the input that was attended most (but its end) where <unk> stands.
-
-        The word is taken as it was written: what the target's vocabulary lacks, the source's often
-        lacks too.
-        """
-        assert self.codec.inputs is not None and self.codec.outputs is not None and unk is not None
-        symbol = self.codec.outputs.decode([unk])
-        names = source_words(self.codec.inputs, source)[: int(memory.mask.sum()) - 1]
-        if not names or not symbol:
-            return text
-        weights = self.attention(memory, tokens)[:, : len(names)]
-        chosen = [names[int(weights[place].argmax())] for place in (tokens == unk).nonzero()]
-        first, *others = text.split(symbol)
-        return first + "".join(a + b for a, b in zip(chosen, others, strict=False))
 
     def likelihoods(
         self, raw: Sequence[Any], targets: Sequence[str], batch_size: int
     ) -> list[dict[str, Any]]:
         """{"log_probability", "per_symbol", "symbols"} of a given text a row, its end counted."""
-        assert self.codec.outputs is not None
-        answers: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
         for start in range(0, len(raw), batch_size):
-            some = targets[start : start + batch_size]
-            memories = self._memories(self.codec.batch(raw[start : start + batch_size]))
-            ids = [torch.tensor([*self.codec.outputs.encode(t), self.eos_id]) for t in some]
-            padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
-            lengths = torch.tensor([len(one) for one in ids], device=self.device)
-            found = score(
-                *self._start(memories), bos_id=self.bos_id, targets=padded, lengths=lengths
-            )
-            answers += [
-                {"log_probability": total, "per_symbol": total / n, "symbols": n}
-                for total, n in zip(found.total.tolist(), lengths.tolist(), strict=True)
-            ]
-        return answers
+            some = slice(start, start + batch_size)
+            found += likelihoods(self, self.memories(raw[some]), targets[some])
+        return found
 
 
 def _copies(codec: Codec) -> list[int] | None:

@@ -15,19 +15,18 @@ from data.codec import Codec
 from data.midi import write_midi
 from data.spec import DataSpec
 from models.activation import penalties
-from models.decoding import DecodingOptions, Hypotheses, search
-from models.decoding.constraints import Banned
 from models.language_model import LanguageModel as Model
 from models.state import State, detach
 from tasks import adaptive, audit_report, drift, pictures, streams
 from tasks.base import SPLIT_OF, PredictOptions, Table, Task
-from tasks.decoding import check_drawing, spellings
+from tasks.decoding import check_drawing
 from tasks.loggers import log_table
 from tasks.metrics import bits_per, bits_per_character, perplexity
+from tasks.playing import chord, play
 from tasks.rows import Row
+from tasks.writing import write
 
 Objective = Callable[["LanguageModel", StreamBatch], tuple[Tensor, Tensor]]
-NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 
 
 class LanguageModel(Task):
@@ -352,7 +351,7 @@ class LanguageModel(Task):
             pieces = [self.data.example(name, i).input for i in range(count)]
             openings: list[Any] = [piece[:8] for piece in pieces]
             self.pieces = [answer["frames"] for answer in self.predict(openings, options)]
-            rows: list[list[Any]] = [[" ".join(map(_chord, frames[:24]))] for frames in self.pieces]
+            rows: list[list[Any]] = [[" ".join(map(chord, frames[:24]))] for frames in self.pieces]
             return Table(["music"], rows)
         return Table(["text"], [[a["text"]] for a in self.predict([""] * self.samples, options)])
 
@@ -387,101 +386,6 @@ class LanguageModel(Task):
         was_training = self.training
         self.eval()
         try:
-            go_on = self._play_all if self.plays else self._write
-            return go_on(raw, options)
+            return (play if self.plays else write)(self, raw, options)
         finally:
             self.train(was_training)
-
-    def _write(self, prompts: Sequence[str], options: PredictOptions) -> list[dict[str, Any]]:
-        """Prompts of one length are read together: nothing is padded, so nothing depends on it."""
-        codec: Any = self.codec
-        for name in ("required", "prefix", "replace_unknown", "mbr", "coverage_penalty"):
-            if getattr(options, name):
-                raise ValueError(f"{name} is for translations and captions, not for running text")
-        chosen = options.over(DecodingOptions(method="sample"))
-        rows = [[codec.lead, *codec.inputs.encode(prompt)] for prompt in prompts]
-        groups: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            groups.setdefault(len(row), []).append(place)
-        answers: dict[int, dict[str, Any]] = {}
-        for places in groups.values():
-            for start in range(0, len(places), options.batch_size):
-                some = places[start : start + options.batch_size]
-                ids = torch.tensor([rows[i] for i in some], device=self.device)
-                found = self._go_on(ids, chosen, options, [options.seed + i for i in some])
-                for i, several, lengths, scores in zip(some, *found, strict=True):
-                    best = [
-                        {
-                            "text": codec.text([*rows[i][1:], *tokens[:length].tolist()]),
-                            "score": round(value, 6),
-                        }
-                        for tokens, length, value in zip(
-                            several, lengths.tolist(), scores.tolist(), strict=True
-                        )
-                        if value > float("-inf")
-                    ]
-                    best = best or [{"text": prompts[i], "score": 0.0}]
-                    more = {"n_best": best} if options.n_best > 1 else {}
-                    answers[i] = {"text": best[0]["text"], "prompt": prompts[i], **more}
-        return [answers[i] for i in range(len(prompts))]
-
-    def _go_on(
-        self, prompt: Tensor, chosen: DecodingOptions, options: PredictOptions, seeds: list[int]
-    ) -> Hypotheses:
-        """What follows prompts (B, P), whose first symbol is what comes before any text."""
-        vocabulary = self.spec.input_vocabulary
-        assert vocabulary is not None and self.codec.inputs is not None
-
-        def step(tokens: Tensor, state: State, context: Any) -> tuple[Tensor, State]:
-            hidden, following = self.model.step(tokens, state)
-            return self.model.head.log_probs(hidden), following
-
-        state = self.model.initial_state(len(prompt))
-        for symbols in prompt[:, :-1].unbind(1):
-            _, state = step(symbols, state, ())
-        history = prompt[:, 1:]
-        banned = [
-            s for w in options.banned for s in spellings(self.codec.inputs, w, vocabulary.unk_id)
-        ]
-        return search(
-            step, state, (), bos_id=prompt[:, -1], eos_id=None, seeds=seeds,
-            options=chosen, max_length=options.max_length or self.sample_length, history=history,
-            constraints=[Banned(banned, history)] if banned else [],
-            forbidden=self.never, pad_id=vocabulary.pad_id,
-        )  # fmt: skip
-
-    def _play_all(self, openings: Sequence[Any], options: PredictOptions) -> list[dict[str, Any]]:
-        return [self._play(one, options, options.seed + i) for i, one in enumerate(openings)]
-
-    def _play(
-        self, opening: Sequence[Sequence[int]], options: PredictOptions, seed: int
-    ) -> dict[str, Any]:
-        codec: Any = self.codec
-        assert self.spec.keys is not None
-        generator = torch.Generator(self.device).manual_seed(seed)
-        state = self.model.initial_state(1)
-        frame = torch.zeros(1, self.spec.keys, device=self.device)
-        frames = [list(keys) for keys in opening]
-        temperature = 1.0 if options.temperature is None else options.temperature
-        given = codec.keys(opening).to(self.device) if len(opening) else frame[:0]
-        for place in range(len(opening) + (options.max_length or self.sample_length)):
-            hidden, state = self.model.step(frame, state)
-            if place < len(opening):
-                frame = given[place : place + 1]
-                continue
-            logits = self.model.head(hidden).float()
-            if temperature == 0:
-                frame = (logits > 0).float()
-            else:
-                on = (logits / temperature).sigmoid()
-                frame = torch.bernoulli(on, generator=generator)
-            frames.append(codec.notes(frame[0]))
-        return {"frames": frames}
-
-
-def _chord(frame: Sequence[int]) -> str:
-    return "+".join(_note(key) for key in frame) or "·"
-
-
-def _note(key: int) -> str:
-    return f"{NOTES[key % 12]}{key // 12 - 1}"

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import build
+from building.instantiate import check_targets
 from data.codec import TokenizerSettings
 from models.head import build_head
 from tasks.base import Task
@@ -128,7 +129,7 @@ def test_it_composes_and_every_target_takes_its_arguments(file: Path, composed: 
     around = [WITHIN[str(file.parent)]] if str(file.parent) in WITHIN else []
     around += HOSTS.get(file.parts[0], ())
     settings = build.plain(composed(*around, choice(file)))
-    build.check_targets(settings)
+    check_targets(settings)
     for where, node in targets(settings):
         check_arguments(node, where)
 
@@ -259,4 +260,4 @@ def test_a_wrong_key_is_seen_by_these_tests() -> None:
     with pytest.raises(AssertionError, match="orthogonol"):
         check_arguments(node, "cell")
     with pytest.raises(ValueError, match=r"cell names 'os\.system'"):
-        build.check_targets({"cell": {"_target_": "os.system"}})
+        check_targets({"cell": {"_target_": "os.system"}})

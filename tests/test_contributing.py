@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COPIED = (*sorted(path.name for path in ROOT.glob("*.py")), "pyproject.toml")
-FOLDERS = ("configs", "data", "models", "tasks", "tests")
+FOLDERS = ("building", "configs", "data", "ledger", "models", "sweeping", "tasks", "tests")
 Run = Callable[..., str]
 
 TRY = """

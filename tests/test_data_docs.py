@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import build
+from building.checks import check_stream
 from launch import quote_plain_values
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ def test_it_shows_commands_and_every_kind() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_understood(command: str) -> None:
     config = compose("config", ["paths.run_dir=run", *quote_plain_values(shlex.split(command))])
-    build.check_stream(config)
+    check_stream(config)
     assert build.instantiate(config.data).columns()
 
 

@@ -14,12 +14,17 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "tasks", "data")
+ROOMS = ("building", "ledger", "sweeping")  # of build.py, reproduce.py and sweep.py
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
+COMMANDS = {"train", "predict", "sweep", "reproduce", "export"}
 FILES = sorted(
     path.relative_to(ROOT)
-    for path in [*ROOT.glob("*.py"), *(f for name in PACKAGES for f in (ROOT / name).rglob("*.py"))]
+    for path in [
+        *ROOT.glob("*.py"),
+        *(file for name in (*PACKAGES, *ROOMS) for file in (ROOT / name).rglob("*.py")),
+    ]
 )
-OWN = {*PACKAGES, *SCRIPTS}
+OWN = {*PACKAGES, *ROOMS, *SCRIPTS}
 CONFIGURATION = {"hydra", "omegaconf"}
 CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
 
@@ -71,7 +76,17 @@ def test_tasks_know_models_and_data_alone(file: Path) -> None:
 
 
 def test_build_knows_no_script() -> None:
-    assert not imported(Path("build.py")) & (set(SCRIPTS) - {"build"})
+    assert not imported(Path("build.py")) & ({*SCRIPTS, *ROOMS} - {"build", "building"})
+
+
+@ids([*of("ledger"), *of("sweeping")])
+def test_what_a_script_is_made_of_knows_no_script_and_not_the_other_one(file: Path) -> None:
+    assert not imported(file) & (COMMANDS | {"ledger", "sweeping"} - {file.parts[0]})
+
+
+@ids(of("building"))
+def test_what_build_is_made_of_knows_no_script(file: Path) -> None:
+    assert not imported(file) & ({*SCRIPTS, *ROOMS} - {"building", "launch"})
 
 
 @ids(FILES)
@@ -84,6 +99,7 @@ def test_no_folder_of_leftovers_and_no_name_that_hides_a_package() -> None:
     assert not names & {"utils", "util", "helpers", "misc", "common"}
     tops = {path.stem for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert not tops & {"datasets", "evaluate", "tokenizers", "test"}
+    assert not tops & {"sweeps"}  # W&B's local controller imports a package of this name
     # a package tests.data would hide `data`
     assert not list((ROOT / "tests").rglob("__init__.py"))
 

@@ -12,6 +12,7 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 import build
+from building.checks import check_run
 from launch import describe
 from tasks.base import PredictOptions
 from tasks.layers import parameter_groups
@@ -189,7 +190,7 @@ def data_of(config: Any, case: Case) -> Any:
 
 def tried(config: Any, case: Case) -> None:
     """All that a run does before its second step, without the trainer where it is not asked."""
-    build.check_run(config)
+    check_run(config)
     data = data_of(config, case)
     build.choose_monitor(config, data.spec)
     torch.manual_seed(0)

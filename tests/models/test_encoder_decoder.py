@@ -7,7 +7,7 @@ import hydra
 import pytest
 import torch
 
-from build import instantiate
+from building.instantiate import instantiate
 from models.cells.gru import GRU
 from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import build
-import parts
+from building import parts
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 

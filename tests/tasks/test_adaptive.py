@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import build
+from building.trained import of_checkpoint
 from data.batches import StreamBatch
 from launch import name_task
 from models.cells.lstm import LSTM
@@ -273,7 +274,7 @@ def test_a_checkpoint_from_before_these_options_takes_them_too(start: Any) -> No
     config.fit = False
     stored = build.plain(config)
     del stored["task"]["evaluation"]
-    merged = build.of_checkpoint(config, stored, ["task.evaluation.dynamic=true"])
+    merged = of_checkpoint(config, stored, ["task.evaluation.dynamic=true"])
     assert build.plain(merged)["task"]["evaluation"] == {"dynamic": True}
     assert Evaluation.of({"dynamic": True}) == Evaluation(dynamic=True)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import build
+from building.trained import of_checkpoint
 from tasks import checkpoint as checkpoints
 from tasks.base import PredictOptions
 
@@ -122,8 +123,8 @@ def test_another_tokenizer_than_the_checkpoints_is_refused(start: Any) -> None:
     run = start("translation", "trainer.max_epochs=1")
     stored = checkpoints.read(saved(run))["unroll"]["config"]
     again = ["data.limit=48", "tokenizer=characters"]  # the command line of the run, once more
-    same = build.of_checkpoint(run.config, stored, again)
+    same = of_checkpoint(run.config, stored, again)
     assert build.plain(same)["tokenizer"] == stored["tokenizer"]
     new = start("translation", "tokenizer=bpe", "tokenizer.vocab_size=90").config
     with pytest.raises(ValueError, match=r"tokenizer=bpe: the checkpoint brings its own"):
-        build.of_checkpoint(new, stored, ["tokenizer=bpe", "tokenizer.vocab_size=90"])
+        of_checkpoint(new, stored, ["tokenizer=bpe", "tokenizer.vocab_size=90"])

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import build
+from building.trained import of_checkpoint
 from predict import Predictor
 from tasks.base import PredictOptions
 from tasks.decoding import configured, greedier
@@ -120,7 +121,7 @@ def test_keys_may_be_given_as_a_mapping_and_the_others_stay(composed: None) -> N
     before = ["task=translation", "paths.run_dir=x", "task.decoding.block_ngrams=2"]
     trained = build.plain(compose("config", before))
     trained["task"]["decoding"].pop("patience")  # a run of before that key
-    tested = build.of_checkpoint(config, trained, ["task=translation", override])
+    tested = of_checkpoint(config, trained, ["task=translation", override])
     expected = {**own, "block_ngrams": 2}
     expected.pop("patience")
     assert dict(tested.task.decoding) == expected

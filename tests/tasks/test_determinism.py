@@ -90,7 +90,11 @@ def test_an_evaluation_draws_nothing_from_the_global_generator(kind: str, start:
 
 SOURCES = [
     *ROOT.glob("*.py"),
-    *(f for n in ("data", "models", "tasks") for f in (ROOT / n).rglob("*.py")),
+    *(
+        f
+        for n in ("building", "data", "ledger", "models", "sweeping", "tasks")
+        for f in (ROOT / n).rglob("*.py")
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import build
+from building.trained import of_checkpoint
 from tasks.judge import Reader, Samples, judge, since, verdict
 from tasks.judge_report import check
 from tasks.ngram_model import NgramModel
@@ -149,5 +150,5 @@ def test_a_checkpoint_from_before_the_judge_takes_it_too(start: Any) -> None:
     stored = build.plain(config)
     for name in ("judge", "judge_pieces", "judge_length"):
         del stored["task"]["evaluation"][name]
-    merged = build.plain(build.of_checkpoint(config, stored, JUDGE[2:3]))
+    merged = build.plain(of_checkpoint(config, stored, JUDGE[2:3]))
     assert merged["task"]["evaluation"]["judge"] is True

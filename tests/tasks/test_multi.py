@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 import build
 import export
-import parts
 import predict
+from building import parts
 from data.batches import PartBatch, StreamBatch
 from tasks import checkpoint as checkpoints
 from tasks.base import PredictOptions

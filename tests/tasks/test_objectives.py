@@ -9,7 +9,7 @@ import sacrebleu
 import torch
 from torch import Tensor
 
-import build
+from building.trained import of_checkpoint
 from models.decoding import Hypotheses, score
 from models.decoding.hypotheses import repeat
 from tasks.cider import cider_by_picture
@@ -212,6 +212,6 @@ def test_settings_that_cannot_be_met_are_refused(start: Any) -> None:
         start("captioning", "objective=adversarial")
     run = start("captioning")
     with pytest.raises(ValueError, match="init=RUN"):
-        build.of_checkpoint(
+        of_checkpoint(
             run.config, run.task.record["config"], ["task=captioning", "objective=self_critical"]
         )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import build
+from building.trained import of_checkpoint
 from data.specials import EOS, UNK
 from data.text import TextStreams
 from models.cells.gru import GRU
@@ -216,6 +217,6 @@ def test_a_checkpoint_from_before_the_audit_takes_it_too(start: Any) -> None:
     stored = build.plain(config)
     for name in ("audit", "audit_pieces", "audit_length"):
         del stored["task"]["evaluation"][name]
-    merged = build.plain(build.of_checkpoint(config, stored, AUDIT))
+    merged = build.plain(of_checkpoint(config, stored, AUDIT))
     assert merged["task"]["evaluation"]["audit"] is True
     assert "audit_length" not in merged["task"]["evaluation"]

@@ -8,6 +8,7 @@ import torch
 from hydra import compose
 
 import build
+from building.find_rate import find_rate
 from tasks.rate_finder import growing, suggestion
 
 
@@ -41,7 +42,7 @@ def test_it_finds_a_rate_at_which_training_falls_and_leaves_a_picture(
     keys = ["task.layer_decay=0.5", "trainer.accumulate_grad_batches=2", "trainer=cpu"]
     folder = tmp_path / "run"
     config = compose("config", [*smalls["classification"], *keys, f"paths.run_dir={folder}"])
-    build.find_rate(config)
+    find_rate(config)
     data = build.data(config)
     build.choose_monitor(config, data.spec)
     trainer = build.trainer(config)
@@ -60,4 +61,4 @@ def test_it_finds_a_rate_at_which_training_falls_and_leaves_a_picture(
 def test_only_a_new_run_is_tried(key: str, start: Any) -> None:
     config = compose("config", [key, "find_lr=true"])
     with pytest.raises(ValueError, match="find_lr=true tries rates on a new model"):
-        build.find_rate(config)
+        find_rate(config)

@@ -14,12 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-import ledger
-import ledger_baselines
-import ledger_form
-import ledger_pictures
-import ledger_report
-import ledger_runs
+import ledger.baselines
+import ledger.form
+import ledger.pictures
+import ledger.report
+import ledger.rows
+import ledger.runs
 
 ROW = """row:
   title: Order of events
@@ -61,12 +61,12 @@ def seed(value: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ledger.names())
+@pytest.mark.parametrize("name", ledger.rows.names())
 def test_every_row_is_valid_and_its_experiment_composes(name: str) -> None:
-    content = ledger.read(name)
+    content = ledger.rows.read(name)
     row = content["row"]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ledger.ROOT / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(ledger.rows.ROOT / "configs"), version_base="1.3"):
         config = compose("config", overrides=row["config"], return_hydra_config=True)
     choices = config.hydra.runtime.choices
     assert (choices.task, choices.data) == (row["task"], row["data"])
@@ -90,8 +90,8 @@ def test_the_verdict_follows_from_all_seeds(
     better: str, least: float, values: list[float], verdict: str, tmp_path: Path
 ) -> None:
     results = new(tmp_path, better=better, least=least)
-    ledger.write("one", {i: seed(value) for i, value in enumerate(values, 1)}, results=results)
-    measured = ledger.read("one", results)["measured"]
+    ledger.rows.write("one", {i: seed(value) for i, value in enumerate(values, 1)}, results=results)
+    measured = ledger.rows.read("one", results)["measured"]
     assert measured["verdict"] == verdict
     if len(values) == 2:
         assert measured["mean"] == pytest.approx(sum(values) / 2)
@@ -120,15 +120,15 @@ def test_a_row_with_baselines_must_be_better_than_each(
         f"{text}  baselines: [majority]\n".replace("try_for: 0.5", "try_for: 0.8")
     )
     seeds = {1: seed(value), 2: seed(value)}
-    ledger.write("one", seeds, baselines=baselines, results=results)
-    content = ledger.read("one", results)
+    ledger.rows.write("one", seeds, baselines=baselines, results=results)
+    content = ledger.rows.read("one", results)
     assert content["measured"]["verdict"] == verdict
     place = tmp_path / "RESULTS.md"
-    ledger_report.write(place, results=results, runs=tmp_path / "runs")
+    ledger.report.write(place, results=results, runs=tmp_path / "runs")
     assert ("majority 0.5000" in place.read_text()) == bool(baselines)
     content["measured"]["baselines"] = {"other": BEATEN["majority"]}
     with pytest.raises(ValueError, match=r"measured\.baselines\.other"):
-        ledger_form.validate("one", content)
+        ledger.form.validate("one", content)
 
 
 def test_a_row_waits_for_all_of_its_baselines(tmp_path: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_row_waits_for_all_of_its_baselines(tmp_path: Path) -> None:
     with (results / "one.yaml").open("a") as file:
         file.write("  baselines: [majority, bag_of_words]\n")
     seeds = {1: seed(0.6), 2: seed(0.6)}
-    ledger.write("one", seeds, baselines=BEATEN, results=results)
-    assert ledger.read("one", results)["measured"]["verdict"] == "not run yet"
+    ledger.rows.write("one", seeds, baselines=BEATEN, results=results)
+    assert ledger.rows.read("one", results)["measured"]["verdict"] == "not run yet"
     both = BEATEN | {"bag_of_words": BEATEN["majority"]}
-    ledger.write("one", seeds, baselines=both, results=results)
-    assert ledger.read("one", results)["measured"]["verdict"] == "reproduced"
+    ledger.rows.write("one", seeds, baselines=both, results=results)
+    assert ledger.rows.read("one", results)["measured"]["verdict"] == "reproduced"
 
 
 def test_a_baseline_is_measured_once_on_the_row_s_own_data(
@@ -149,24 +149,24 @@ def test_a_baseline_is_measured_once_on_the_row_s_own_data(
     words = ["data=recipes", "data.train_size=64", "data.validation_size=32", "data.test_size=32"]
     words.append(f"paths.cache_dir={tmp_path}")
     row = {"config": words, "metric": "test/accuracy"}
-    found = ledger_baselines.measure(row, "majority", tmp_path)
+    found = ledger.baselines.measure(row, "majority", tmp_path)
     assert found["value"] == 0.5  # each recipe is there in both orders
     assert found["fingerprint"]
-    monkeypatch.setattr(ledger_baselines, "_measure", lambda *_: pytest.fail("measured again"))
-    assert ledger_baselines.measure(row, "majority", tmp_path) == found
+    monkeypatch.setattr(ledger.baselines, "_measure", lambda *_: pytest.fail("measured again"))
+    assert ledger.baselines.measure(row, "majority", tmp_path) == found
     with pytest.raises(ValueError, match=r"no test/bleu, it has \['test/accuracy'\]"):
-        ledger_baselines.measure({**row, "metric": "test/bleu"}, "majority", tmp_path)
+        ledger.baselines.measure({**row, "metric": "test/bleu"}, "majority", tmp_path)
 
 
 def test_a_row_for_a_gpu_says_that_it_was_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = new(tmp_path, needs="gpu")
-    ledger.write("one", {}, results=results)
-    assert ledger.read("one", results)["measured"] == {"verdict": "not run here"}
+    ledger.rows.write("one", {}, results=results)
+    assert ledger.rows.read("one", results)["measured"] == {"verdict": "not run here"}
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="one needs a GPU"):
-        ledger_runs.measure("one", results=results, runs=tmp_path / "runs")
+        ledger.runs.measure("one", results=results, runs=tmp_path / "runs")
 
 
 FORGED: list[tuple[str, Callable[[Any], Any]]] = [
@@ -192,12 +192,12 @@ def test_what_the_seeds_do_not_show_is_refused(
     key: str, forge: Callable[[Any], Any], tmp_path: Path
 ) -> None:
     results = new(tmp_path)
-    ledger.write("one", {1: seed(0.4), 2: seed(0.45)}, results=results)
-    content = ledger.read("one", results)
+    ledger.rows.write("one", {1: seed(0.4), 2: seed(0.45)}, results=results)
+    content = ledger.rows.read("one", results)
     forge(content["measured"])
     expected = "measured.mean" if key == "measured.seeds.2" else key  # the value itself looks fine
     with pytest.raises(ValueError, match=f"results/one.yaml: {expected}"):
-        ledger_form.validate("one", content)
+        ledger.form.validate("one", content)
 
 
 @pytest.mark.parametrize(
@@ -217,21 +217,21 @@ def test_what_the_seeds_do_not_show_is_refused(
 def test_an_unfit_row_is_refused_by_its_key(
     key: str, forge: Callable[[Any], Any], tmp_path: Path
 ) -> None:
-    row = ledger.given("one", new(tmp_path))
+    row = ledger.rows.given("one", new(tmp_path))
     forge(row)
     with pytest.raises(ValueError, match=f"results/one.yaml: {key}"):
-        ledger_form.validate_row("one", row)
+        ledger.form.validate_row("one", row)
 
 
 def test_another_signature_than_the_row_s_is_refused(tmp_path: Path) -> None:
     results = new(tmp_path)
     path = results / "one.yaml"
     path.write_text(path.read_text().replace("signature: null", "signature: BLEU|nrefs:1|case:lc"))
-    ledger.write(
+    ledger.rows.write(
         "one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:lc|tok:13a"}}, results=results
     )
     with pytest.raises(ValueError, match=r"measured.seeds.1.signature.*case:mixed"):
-        ledger.write(
+        ledger.rows.write(
             "one", {1: seed(0.4) | {"signature": "BLEU|nrefs:1|case:mixed"}}, results=results
         )
 
@@ -240,7 +240,7 @@ def test_what_a_person_wrote_stays_as_it_is(tmp_path: Path) -> None:
     results = new(tmp_path)
     before = (results / "one.yaml").read_text()
     for value in (0.4, 0.6):
-        ledger.write("one", {1: seed(value)}, results=results)
+        ledger.rows.write("one", {1: seed(value)}, results=results)
     assert (results / "one.yaml").read_text().startswith(before)
     assert (results / "one.yaml").read_text().count("measured:") == 1
 
@@ -255,18 +255,18 @@ def test_a_finished_seed_is_read_and_one_of_another_config_refused(
         notes = {"config": ["cell=gru"], "minutes": 2.0, "measured": measured}
         notes["test"] = {"test/accuracy": 0.7, "test/loss": 0.3}
         (runs / "one" / f"{number}.json").write_text(json.dumps(notes))
-    monkeypatch.setattr(ledger_runs, "train", lambda *_: pytest.fail("it was run again"))
-    assert ledger_runs.measure("one", results=results, runs=runs) == "reproduced"
+    monkeypatch.setattr(ledger.runs, "train", lambda *_: pytest.fail("it was run again"))
+    assert ledger.runs.measure("one", results=results, runs=runs) == "reproduced"
     new(tmp_path / "results", config="cell=lstm")
     with pytest.raises(ValueError, match=r"begun with cell=gru, the row now says cell=lstm"):
-        ledger_runs.measure("one", results=results, runs=runs)
+        ledger.runs.measure("one", results=results, runs=runs)
 
 
 def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path) -> None:
     results, runs = new(tmp_path / "results"), tmp_path / "runs"
-    ledger.write("one", {1: seed(0.4), 2: seed(0.6)}, results=results)
+    ledger.rows.write("one", {1: seed(0.4), 2: seed(0.6)}, results=results)
     place = tmp_path / "RESULTS.md"
-    assert ledger_report.write(place, results=results, runs=runs) == []
+    assert ledger.report.write(place, results=results, runs=runs) == []
     text = place.read_text()
     assert "0.9 (GRU; nobody, table 0)" in text and "0.5000 ± 0.1414 | 2 of 2 | 1,234 | 1.5" in text
     assert "| reproduced |" in text and ".png" not in text
@@ -275,7 +275,7 @@ def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path
         run.mkdir(parents=True)
         rows = "".join(f"{step},{0.1 * number + step / 100}\n" for step in (10, 20))
         (run / "metrics.csv").write_text(f"step,val/accuracy\n{rows}")
-    assert ledger_report.write(place, results=results, runs=runs) == [results / "one.png"]
+    assert ledger.report.write(place, results=results, runs=runs) == [results / "one.png"]
     assert "](results/one.png)" in place.read_text()
     assert (results / "one.png").read_bytes().startswith(b"\x89PNG")
 
@@ -283,19 +283,20 @@ def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path
 def test_all_rows_are_in_one_picture_by_what_they_cost(tmp_path: Path) -> None:
     results = new(tmp_path / "results", least=0.5)
     (results / "two.yaml").write_text((results / "one.yaml").read_text())
-    ledger.write("two", {}, results=results)
-    ledger.write("one", {1: seed(0.5), 2: seed(0.6)}, results=results)
+    ledger.rows.write("two", {}, results=results)
+    ledger.rows.write("one", {1: seed(0.5), 2: seed(0.6)}, results=results)
     place = tmp_path / "RESULTS.md"
-    assert ledger_report.write(place, results=results, runs=tmp_path) == []  # one row is no picture
-    ledger.write("two", {1: seed(0.4), 2: seed(0.4)}, results=results)
-    drawn = ledger_report.write(place, results=results, runs=tmp_path)
+    assert ledger.report.write(place, results=results, runs=tmp_path) == []  # one row is no picture
+    ledger.rows.write("two", {1: seed(0.4), 2: seed(0.4)}, results=results)
+    drawn = ledger.report.write(place, results=results, runs=tmp_path)
     assert drawn == [results / "overview.png"] and "(results/overview.png)" in place.read_text()
-    above = {name: ledger_pictures.advantage(ledger.read(name, results)) for name in ("one", "two")}
+    rows = {name: ledger.rows.read(name, results) for name in ("one", "two")}
+    above = {name: ledger.pictures.advantage(row) for name, row in rows.items()}
     assert above == {"one": pytest.approx(10), "two": pytest.approx(-20)}
 
 
 def test_a_band_has_the_steps_of_all_seeds() -> None:
-    steps, means, deviations = ledger_pictures.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
+    steps, means, deviations = ledger.pictures.band([{1: 0.0, 2: 1.0, 3: 9.0}, {1: 2.0, 2: 1.0}])
     assert (steps, means) == ([1, 2], [1.0, 1.0])
     assert deviations == pytest.approx([math.sqrt(2), 0.0])
 
@@ -317,14 +318,14 @@ def test_a_signal_lets_the_run_save_and_the_row_goes_on(
     )
     new(tmp_path / "results")
     program = (
-        "import signal, sys; from pathlib import Path; import ledger, ledger_runs\n"
+        "import signal, sys; from pathlib import Path; import ledger.rows, ledger.runs\n"
         # a shell's background job begins with Ctrl-C ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"folder = Path({str(tmp_path)!r}); ledger.ROOT = folder\n"
-        "ledger_runs.measure('one', results=folder / 'results', runs=folder / 'runs')\n"
+        f"folder = Path({str(tmp_path)!r}); ledger.rows.ROOT = folder\n"
+        "ledger.runs.measure('one', results=folder / 'results', runs=folder / 'runs')\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=Path(ledger.__file__).parent, text=True,
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -350,17 +351,17 @@ def test_a_row_runs_over_its_seeds_and_is_done_once(
 ) -> None:
     results = new(tmp_path / "results", config=", ".join(TINY), least=0.0)
     runs = tmp_path / "runs"
-    ended = ledger_runs.train
+    ended = ledger.runs.train
 
     def killed(words: list[str], said: list[str]) -> None:
         ended(words, said)
         if "seed=2" in words:  # its result is lost, its checkpoints are there
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger_runs, "train", killed)
+    monkeypatch.setattr(ledger.runs, "train", killed)
     with pytest.raises(KeyboardInterrupt):
-        ledger_runs.measure("one", results=results, runs=runs)
-    half = ledger.read("one", results)["measured"]
+        ledger.runs.measure("one", results=results, runs=runs)
+    half = ledger.rows.read("one", results)["measured"]
     assert half["verdict"] == "not run yet" and list(half["seeds"]) == [1]
 
     started: list[list[str]] = []
@@ -370,11 +371,11 @@ def test_a_row_runs_over_its_seeds_and_is_done_once(
         ended(words, said)
         assert any("resume: going on after step 4" in line for line in said)
 
-    monkeypatch.setattr(ledger_runs, "train", noted)
-    assert ledger_runs.measure("one", results=results, runs=runs) == "reproduced"
+    monkeypatch.setattr(ledger.runs, "train", noted)
+    assert ledger.runs.measure("one", results=results, runs=runs) == "reproduced"
     assert len(started) == 1 and "seed=2" in started[0]
-    measured = ledger.read("one", results)["measured"]
+    measured = ledger.rows.read("one", results)["measured"]
     assert measured["seeds"][1] == half["seeds"][1]
     assert measured["seeds"][1]["precision"] == "32-true"
     assert measured["seeds"][2]["fingerprint"] == half["seeds"][1]["fingerprint"]
-    assert ledger_report.write(tmp_path / "RESULTS.md", results=results, runs=runs)
+    assert ledger.report.write(tmp_path / "RESULTS.md", results=results, runs=runs)

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-import sweep_space
-from sweep_plan import Plan
-from sweep_settings import Settings
+import sweeping.space
+from sweeping.command_line import Settings
+from sweeping.plan import Plan
 
 METHODS = {"tpe": "bayes", "random": "random"}  # W&B's own; TPE is not among them
 
@@ -24,7 +24,7 @@ def described(plan: Plan) -> dict[str, Any]:
 
     Its agent starts `train.py` with KEY=VALUE for each key, which is Hydra's own form.
     """
-    space = sweep_space.parse(plan.space)
+    space = sweeping.space.parse(plan.space)
     found: dict[str, Any] = {
         "name": plan.name,
         "program": plan.program,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import sweep_devices
-from sweep_devices import Held
+import sweeping.devices
+from sweeping.devices import Held
 
 GPU = {"accelerator": "auto", "devices": 1}
 
@@ -15,8 +15,8 @@ GPU = {"accelerator": "auto", "devices": 1}
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as a sweep looks, this machine has GPUs called a and b."""
-    monkeypatch.setattr(sweep_devices, "LOCKS", tmp_path)
-    monkeypatch.setattr(sweep_devices.shutil, "which", lambda _: None)
+    monkeypatch.setattr(sweeping.devices, "LOCKS", tmp_path)
+    monkeypatch.setattr(sweeping.devices.shutil, "which", lambda _: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "a,b")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
@@ -49,13 +49,13 @@ def test_what_another_process_has_is_left_alone_until_it_ends(
     two_gpus: None, tmp_path: Path
 ) -> None:
     program = (
-        "from pathlib import Path; import sweep_devices\n"
-        "sweep_devices.shutil.which = lambda _: None\n"
-        f"sweep_devices.LOCKS = Path({str(tmp_path)!r})\n"
-        "held = sweep_devices.Held(1); print(held.names, flush=True); input()"
+        "from pathlib import Path; import sweeping.devices\n"
+        "sweeping.devices.shutil.which = lambda _: None\n"
+        f"sweeping.devices.LOCKS = Path({str(tmp_path)!r})\n"
+        "held = sweeping.devices.Held(1); print(held.names, flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=Path(sweep_devices.__file__).parent,
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as other:  # fmt: skip
         assert other.stdout is not None and "a" in other.stdout.readline()
@@ -74,37 +74,37 @@ def test_the_scheduler_shares_out_gpus_itself(
 
 
 def test_a_job_of_multirun_keeps_its_gpu(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_devices, "_own", [])
+    monkeypatch.setattr(sweeping.devices, "_own", [])
     other = Held(1)
     for _ in range(2):  # one process runs several jobs
-        sweep_devices.hold(GPU)
-        assert sweep_devices.os.environ["CUDA_VISIBLE_DEVICES"] == "b"
+        sweeping.devices.hold(GPU)
+        assert sweeping.devices.os.environ["CUDA_VISIBLE_DEVICES"] == "b"
     other.leave()
 
 
 def test_a_trainer_says_how_many_gpus_it_wants(
     two_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sweep_devices.wanted(GPU) == 1
-    assert sweep_devices.wanted({"accelerator": "gpu", "devices": -1}) == 2
-    assert sweep_devices.wanted({"accelerator": "cpu", "devices": 2}) == 0
+    assert sweeping.devices.wanted(GPU) == 1
+    assert sweeping.devices.wanted({"accelerator": "gpu", "devices": -1}) == 2
+    assert sweeping.devices.wanted({"accelerator": "cpu", "devices": 2}) == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert sweep_devices.wanted(GPU) == 0
-    assert sweep_devices.wanted({"accelerator": "gpu", "devices": 2}, elsewhere=True) == 2
-    assert sweep_devices.wanted(GPU, elsewhere=True) == 0
+    assert sweeping.devices.wanted(GPU) == 0
+    assert sweeping.devices.wanted({"accelerator": "gpu", "devices": 2}, elsewhere=True) == 2
+    assert sweeping.devices.wanted(GPU, elsewhere=True) == 0
     with pytest.raises(ValueError, match=r"devices=auto: say how many"):
-        sweep_devices.wanted({"accelerator": "gpu", "devices": "auto"}, elsewhere=True)
+        sweeping.devices.wanted({"accelerator": "gpu", "devices": "auto"}, elsewhere=True)
 
 
 def test_more_workers_than_devices_are_refused(
     two_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep_devices.check(2, 1, 1)
-    sweep_devices.check(4, 1, 2)
+    sweeping.devices.check(2, 1, 1)
+    sweeping.devices.check(4, 1, 2)
     with pytest.raises(ValueError, match=r"workers=3: there are 2 GPUs, 1 a job.*share=2"):
-        sweep_devices.check(3, 1, 1)
+        sweeping.devices.check(3, 1, 1)
     with pytest.raises(ValueError, match=r"workers=2: there are 2 GPUs, 2 a job; choose workers=1"):
-        sweep_devices.check(2, 2, 1)
-    monkeypatch.setattr(sweep_devices, "cores", lambda: 2)
+        sweeping.devices.check(2, 2, 1)
+    monkeypatch.setattr(sweeping.devices, "cores", lambda: 2)
     with pytest.raises(ValueError, match=r"workers=3: there are 2 cores.*share=2"):
-        sweep_devices.check(3, 0, 1)
+        sweeping.devices.check(3, 0, 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-import sweep_space
-from sweep_plan import Plan
+import sweeping.space
+from sweeping.plan import Plan
 
 SMALL = {"textcoords": "offset points", "fontsize": 8}
 BEHIND = {"boxstyle": "square,pad=0.1", "fc": "w", "ec": "none", "alpha": 0.7}  # a label
@@ -45,7 +45,7 @@ def parallel_coordinates(path: Path, complete: Sequence[FrozenTrial], plan: Plan
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    space = sweep_space.parse(plan.space)
+    space = sweeping.space.parse(plan.space)
     axes = {
         key: [one.height(trial.params[key]) for trial in complete] for key, one in space.items()
     }

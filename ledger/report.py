@@ -1,4 +1,4 @@
-"""RESULTS.md: the ledger as a table, with the pictures of ledger_pictures.py."""
+"""RESULTS.md: the ledger as a table, with the pictures of pictures.py."""
 
 import os
 import statistics
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ledger
-from ledger_pictures import draw, overview
-from ledger_runs import RUNS
+import ledger.rows
+from ledger.pictures import draw, overview
+from ledger.runs import RUNS
 
 OVERVIEW = "overview"  # the picture of all rows, RESULTS/overview.png
 
@@ -24,10 +24,10 @@ Minutes are those of one seed on the clock, on a machine that may have done othe
 """  # noqa: E501
 
 
-def listing(results: Path = ledger.RESULTS) -> str:
+def listing(results: Path = ledger.rows.RESULTS) -> str:
     """A line a row: what is to be reached, what was, and the verdict."""
     lines = [f"{'row':22}{'metric':27}{'least':>9}{'measured':>19}{'seeds':>7}  verdict"]
-    lines += [line(name, ledger.read(name, results)) for name in ledger.names(results)]
+    lines += [line(name, ledger.rows.read(name, results)) for name in ledger.rows.names(results)]
     return "\n".join(lines)
 
 
@@ -40,11 +40,11 @@ def line(name: str, content: Mapping[str, Any]) -> str:
     )
 
 
-def write(place: Path, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> list[Path]:
+def write(place: Path, *, results: Path = ledger.rows.RESULTS, runs: Path = RUNS) -> list[Path]:
     """Write the table to `place`, a picture RESULTS/ROW.png of each row whose runs' metrics.csv are
     below `runs`, and one of all measured rows; a picture from before stays. Returns the pictures
     drawn now."""
-    contents = {name: ledger.read(name, results) for name in ledger.names(results)}
+    contents = {name: ledger.rows.read(name, results) for name in ledger.rows.names(results)}
     table, below, drawn = [], [], []
     for name, content in contents.items():
         table.append(_cells(name, content))

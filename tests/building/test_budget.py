@@ -11,9 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import build
+from building import budget
 from data.spec import DataSpec, Vocabulary
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 CELLS = sorted(path.stem for path in (CONFIGS / "cell").glob("*.yaml"))
 WORDS = Vocabulary(size=100, unk_id=1, bos_id=2, eos_id=3)
 LABELS = DataSpec(input_vocabulary=WORDS, labels=("no", "yes"))
@@ -84,8 +85,8 @@ def test_every_model_meets_a_budget(model: str, cell: str) -> None:
     assert count(task) == pytest.approx(1_000_000, rel=0.01)
     assert all(p.device.type == "cpu" for p in task.parameters())
     after = build.plain(config)["model"]
-    assert build._sizes(after, "embedding_size") == build._sizes(before, "embedding_size")
-    old, new = (build._sizes(node, "hidden_size") for node in (before, after))
+    assert budget._sizes(after, "embedding_size") == budget._sizes(before, "embedding_size")
+    old, new = (budget._sizes(node, "hidden_size") for node in (before, after))
     assert old != new and len({new[path] / old[path] for path in old}) == 1
 
 
@@ -134,13 +135,13 @@ def test_round_sizes_are_preferred_and_coarse_ones_are_told(
     ],
 )  # fmt: skip
 def test_spellings_on_the_command_line(text: str, number: int) -> None:
-    assert build.parameters(PARSER.parse_override(f"model.budget={text}").value()) == number
+    assert budget.parameters(PARSER.parse_override(f"model.budget={text}").value()) == number
 
 
 @pytest.mark.parametrize("text", ["5X", "M", "-3M", "0", "nan", "infM", "true", "1e13", "[1,2]"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"model\.budget=.*such as 2_000_000, 1e6, 500k, 1\.5M"):
-        build.parameters(PARSER.parse_override(f"model.budget={text}").value())
+        budget.parameters(PARSER.parse_override(f"model.budget={text}").value())
 
 
 def test_a_budget_below_the_smallest_model_is_refused_with_the_mend() -> None:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from optuna.trial import Trial, TrialState
 
-from sweep_devices import Held, cores
-from sweep_plan import Plan
-from sweep_study import Queue
+from sweeping.devices import Held, cores
+from sweeping.plan import Plan
+from sweeping.study import Queue
 
 POLL = 0.5  # seconds between two looks at a training
 GRACE = 60.0  # seconds that a training has to save, before it is killed

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep_lock import Lock
+from sweeping.lock import Lock
 
 LOCKS = Path(tempfile.gettempdir()) / f"unroll-devices-{os.getuid()}"  # of this machine, not NFS
 

@@ -8,9 +8,9 @@ whose mean, deviation or verdict does not follow from the values of its seeds is
 from pathlib import Path
 from typing import Any
 
-from ledger_form import Baselines, Seeds, spread, validate, validate_row, verdict
+from ledger.form import Baselines, Seeds, spread, validate, validate_row, verdict
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 
 

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sweep_devices
-import sweep_worker
-from sweep_plan import Plan
-from sweep_training import as_child
+import sweeping.devices
+import sweeping.worker
+from sweeping.plan import Plan
+from sweeping.training import as_child
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(launcher: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
@@ -27,8 +27,8 @@ def run(launcher: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
 
 def _here(folder: str) -> str | None:
     try:
-        sweep_worker.work(folder)
-    except sweep_worker.Terminated:
+        sweeping.worker.work(folder)
+    except sweeping.worker.Terminated:
         return "stopped: the same command goes on"
     except ValueError as error:
         return f"error: {error}"
@@ -37,9 +37,10 @@ def _here(folder: str) -> str | None:
 
 def _processes(plan: Plan) -> str | None:
     """A worker that dies is said; the others take over what it had."""
-    command = [sys.executable, str(ROOT / "sweep_worker.py"), plan.folder]
+    command = [sys.executable, "-P", "-m", "sweeping.worker", plan.folder]
+    places: dict[str, Any] = {"stderr": subprocess.PIPE, "env": os.environ | found_here()}
     started = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=as_child())
+        subprocess.Popen(command, text=True, preexec_fn=as_child(), **places)
         for _ in range(plan.workers)
     ]
     said = []
@@ -56,6 +57,12 @@ def _processes(plan: Plan) -> str | None:
             one.wait()
         raise
     return said[-1] if len(said) == len(started) else None
+
+
+def found_here() -> dict[str, str]:
+    """The environment in which another process finds this checkout, wherever it is started."""
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *([before] if before else [])])}
 
 
 def _joblib(plan: Plan) -> str | None:
@@ -92,15 +99,14 @@ class Job:
 def _submitit(cluster: str, plan: Plan, slurm: dict[str, Any]) -> str | None:
     import submitit
 
-    # jobs import this module by its name
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ |= found_here()  # jobs import this module by its name
     visible = None
     try:
         executor = submitit.AutoExecutor(folder=Path(plan.folder) / "jobs", cluster=cluster)
     except RuntimeError as error:
         raise ValueError(f"launcher={cluster}: {error}") from error
     if cluster == "local":
-        visible = ",".join(sweep_devices.gpus())
+        visible = ",".join(sweeping.devices.gpus())
         executor.update_parameters(timeout_min=60 * 24 * 365)
     else:
         given = {f"slurm_{name}": value for name, value in slurm.items()}

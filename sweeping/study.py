@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sweep_lock import Lock
+from sweeping.lock import Lock
 
 HOST = socket.gethostname()
 RELEASED = -1  # the beat of a trial whose worker was asked to stop

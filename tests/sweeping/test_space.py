@@ -12,15 +12,16 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 import build
-import sweep_settings
-import sweep_space
-import sweep_wandb
+import sweeping.command_line
+import sweeping.space
+import sweeping.wandb_sweep
 from hydra_plugins import random_sweeper
 from launch import CONFIGS
-from sweep_plan import Plan
-from sweep_space import Choice, Interval
+from sweeping.plan import Plan
+from sweeping.space import Choice, Interval
 
 SPACES = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml") if path.stem != "none")
 SEVERAL = {
@@ -61,7 +62,7 @@ FEW = {
 def test_every_value_of_a_space_that_ships_makes_a_model_of_its_task(
     name: str, hydra: None
 ) -> None:
-    space = sweep_space.parse(sweep_space.read(name))
+    space = sweeping.space.parse(sweeping.space.read(name))
     assert "optimizer.lr" in space and len(space) > 3
     few = FEW.get(name, "data.train_size=20 data.validation_size=10 data.test_size=10").split()
     settled = ["task.monitor=val/loss", "task.mode=min", f"paths.run_dir={name}"]
@@ -72,7 +73,7 @@ def test_every_value_of_a_space_that_ships_makes_a_model_of_its_task(
         for value in ends:
             config = compose("config", overrides=[*words, one.word(value)])
             if one.key != "cell":
-                assert build.OmegaConf.select(config, one.key) == value
+                assert OmegaConf.select(config, one.key) == value
             if one.key == "cell" or (isinstance(one, Choice) and one.key.startswith("model.")):
                 with torch.device("meta"):
                     build.task(config, data.spec, data.codec)
@@ -85,7 +86,7 @@ def test_every_shape_has_a_space() -> None:
 
 
 def test_expressions_say_what_may_be_chosen() -> None:
-    space = sweep_space.parse(SEVERAL)
+    space = sweeping.space.parse(SEVERAL)
     assert space["optimizer.lr"] == Interval(key="optimizer.lr", low=1e-4, high=0.1, log=True)
     assert space["model.hidden_size"] == Interval(key="model.hidden_size", low=8, high=16)
     assert space["model.num_layers"] == Interval(key="model.num_layers", low=1, high=3)
@@ -108,12 +109,12 @@ def test_expressions_say_what_may_be_chosen() -> None:
 )
 def test_what_leaves_no_choice_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        sweep_space.parse({"cell": text})
+        sweeping.space.parse({"cell": text})
 
 
 @pytest.mark.parametrize("key", SEVERAL)
 def test_draws_and_suggestions_stay_in_the_space(key: str) -> None:
-    one = sweep_space.parse(SEVERAL)[key]
+    one = sweeping.space.parse(SEVERAL)[key]
     random, study = np.random.default_rng(0), optuna.create_study()
     drawn = [one.draw(random) for _ in range(200)]
     asked = [one.suggest(study.ask()) for _ in range(20)]
@@ -133,11 +134,11 @@ def test_draws_and_suggestions_stay_in_the_space(key: str) -> None:
 
 def test_the_command_line_beats_the_file() -> None:
     given = ["task=tagging", "optimizer.lr=0.01", "model.dropout=interval(0,1)", "cell=gru,rnn"]
-    words, expressions = sweep_settings.words(given, "auto")
+    words, expressions = sweeping.command_line.words(given, "auto")
     assert words == ["task=tagging", "optimizer.lr=0.01"]
     assert "optimizer.lr" not in expressions and "model.hidden_size" in expressions
     assert expressions["cell"] == "gru,rnn" and "model.dropout" in expressions
-    _, alone = sweep_settings.words(given, "none")
+    _, alone = sweeping.command_line.words(given, "none")
     assert alone.keys() == {"model.dropout", "cell"}
 
 
@@ -151,7 +152,7 @@ def test_the_command_line_beats_the_file() -> None:
 )
 def test_words_that_a_sweep_cannot_take_are_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        sweep_settings.words(arguments, "none")
+        sweeping.command_line.words(arguments, "none")
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,8 @@ def test_words_that_a_sweep_cannot_take_are_refused(arguments: list[str], said: 
 )
 def test_a_wrong_key_of_the_sweep_is_told(word: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        sweep_settings.read([word])
-    assert sweep_settings.MEANINGS.keys() == vars(sweep_settings.Settings()).keys()
+        sweeping.command_line.read([word])
+    assert sweeping.command_line.MEANINGS.keys() == vars(sweeping.command_line.Settings()).keys()
 
 
 def test_random_search_draws_as_many_runs_as_are_asked_for(hydra: None) -> None:
@@ -189,7 +190,7 @@ def test_random_search_draws_as_many_runs_as_are_asked_for(hydra: None) -> None:
 def test_what_an_agent_of_wandb_calls_is_understood(tmp_path: Path, hydra: None) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    path = sweep_wandb.write(tmp_path / "wandb_sweep.yaml", planned())
+    path = sweeping.wandb_sweep.write(tmp_path / "wandb_sweep.yaml", planned())
     found = yaml.safe_load(path.read_text())
     assert found["method"] == "bayes" and found["run_cap"] == 7
     assert found["metric"] == {"name": "val/loss", "goal": "minimize"}
@@ -207,4 +208,4 @@ def test_what_an_agent_of_wandb_calls_is_understood(tmp_path: Path, hydra: None)
         config = compose("config", overrides=words)
         assert config.optimizer.lr == chosen["optimizer.lr"]
         assert config.callbacks.early_stopping.patience == (None, 3)[pick]
-    assert "early_terminate" not in sweep_wandb.described(planned(pruner="none"))
+    assert "early_terminate" not in sweeping.wandb_sweep.described(planned(pruner="none"))

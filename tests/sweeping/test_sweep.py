@@ -18,15 +18,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from optuna.trial import TrialState
 
-import sweep_launch
-import sweep_report
-import sweep_training
-import sweep_worker
+import sweeping.launchers
+import sweeping.report
+import sweeping.space
+import sweeping.training
+import sweeping.worker
 from launch import CONFIGS
-from sweep_plan import Plan
-from sweep_study import Queue, open_storage
+from sweeping.plan import Plan
+from sweeping.study import Queue, open_storage
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SPACE = {"optimizer.lr": "interval(0.1,0.9)", "cell": "choice(gru,lstm)"}
 
 # what a sweep knows of train.py: its words, metrics.csv, checkpoints, the last line, its signals
@@ -56,8 +57,8 @@ print(json.dumps({"run": str(run), "value": rate}))
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a train.py in place of the real one."""
-    monkeypatch.setattr(sweep_training, "POLL", 0.02)
-    monkeypatch.setattr(sweep_worker, "IDLE", 0.05)
+    monkeypatch.setattr(sweeping.training, "POLL", 0.02)
+    monkeypatch.setattr(sweeping.worker, "IDLE", 0.05)
 
     def write(behave: str = "", pause: float = 0.0) -> None:
         text = STAND_IN.replace("BEHAVE", behave).replace("PAUSE", str(pause))
@@ -151,7 +152,7 @@ def test_a_trial_that_was_given_back_is_taken_at_once(tmp_path: Path) -> None:
 def test_the_workers_of_a_sweep_run_each_trial_once(tmp_path: Path, stand_in: Any) -> None:
     plan = planned(tmp_path, trials=4)
     study, queue = begun(plan)
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert queue.finished() and sorted(ran(plan)) == [f"{i} start" for i in range(4)]
     assert [trial.value for trial in study.trials] == [
         t.params["optimizer.lr"] for t in study.trials
@@ -160,7 +161,7 @@ def test_the_workers_of_a_sweep_run_each_trial_once(tmp_path: Path, stand_in: An
     assert study.trials[0].intermediate_values.keys() == {1, 2}
     more = planned(tmp_path, trials=6)  # goes on, and repeats no point
     begun(more)
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert len({trial.value for trial in study.trials}) == 6 and len(ran(plan)) == 6
 
 
@@ -170,7 +171,7 @@ def test_a_failed_trial_is_told_and_the_sweep_goes_on(tmp_path: Path, stand_in: 
     stand_in(
         "if number == 1: sys.exit('error: no such thing')\nif number == 2: rate = float('nan')"
     )
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
     assert study.trials[1].user_attrs["error"] == "no such thing"
@@ -182,7 +183,7 @@ def test_a_sweep_stops_where_the_first_trials_all_fail(tmp_path: Path, stand_in:
     plan = planned(tmp_path, trials=9, give_up=2)
     _, queue = begun(plan)
     with pytest.raises(ValueError, match=r"first 2 trials have all failed.*SIGKILL.*begun"):
-        sweep_worker.work(plan.folder)
+        sweeping.worker.work(plan.folder)
     assert len(ran(plan)) == 2 and not queue.finished()
 
 
@@ -190,7 +191,7 @@ def test_a_training_that_somebody_stops_goes_on(tmp_path: Path, stand_in: Any) -
     stand_in("import os\nif 'resume' not in words: os.kill(os.getpid(), signal.SIGTERM)")
     plan = planned(tmp_path, trials=1)
     study, _ = begun(plan)
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert ran(plan) == ["0 start", "0 resume"]
     assert study.trials[0].state == TrialState.COMPLETE
 
@@ -199,7 +200,7 @@ def test_a_bad_trial_is_pruned_and_saves(tmp_path: Path, stand_in: Any) -> None:
     stand_in("if number == 5: rate = 0.0", pause=0.15)
     plan = planned(tmp_path, trials=6, pruner="median", words=["trainer.max_epochs=3"])
     study, _ = begun(plan)
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     last = study.trials[5]
     assert last.state == TrialState.PRUNED and len(last.intermediate_values) < 3
     assert (plan.trial_folder / "5" / "checkpoints" / "last.ckpt").exists()
@@ -209,7 +210,7 @@ def test_hyperband_runs_through(tmp_path: Path, stand_in: Any) -> None:
     stand_in(pause=0.05)
     plan = planned(tmp_path, trials=5, pruner="hyperband", words=["trainer.max_epochs=4"])
     study, queue = begun(plan)
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert queue.finished() and any(t.state == TrialState.COMPLETE for t in study.trials)
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
@@ -217,16 +218,16 @@ def test_hyperband_runs_through(tmp_path: Path, stand_in: Any) -> None:
 def test_tpe_comes_near_the_best_and_repeats_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def instead(training: Any) -> sweep_training.Ended:
+    def instead(training: Any) -> sweeping.training.Ended:
         rate = training.trial.params["optimizer.lr"]
-        return sweep_training.Ended(TrialState.COMPLETE, -((rate - 0.3) ** 2))
+        return sweeping.training.Ended(TrialState.COMPLETE, -((rate - 0.3) ** 2))
 
-    monkeypatch.setattr(sweep_training.Training, "run", instead)
+    monkeypatch.setattr(sweeping.training.Training, "run", instead)
     rates = []
     for again in ("a", "b"):
         plan = planned(tmp_path / again, trials=24, sampler="tpe")
         study, _ = begun(plan)
-        sweep_worker.work(plan.folder)
+        sweeping.worker.work(plan.folder)
         rates.append([trial.params["optimizer.lr"] for trial in study.trials])
     assert rates[0] == rates[1] and len(set(rates[0])) == 24
     away = [abs(rate - 0.3) for rate in rates[0]]
@@ -241,7 +242,7 @@ def test_what_lies_there_from_another_study_counts_for_nothing(
     (plan.trial_folder / "0" / "checkpoints").mkdir(parents=True)
     (plan.trial_folder / "0" / "checkpoints" / "last.ckpt").touch()
     (plan.trial_folder / "0.log").write_text(json.dumps({"value": 0.25}) + "\n")
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert study.trials[0].value != 0.25 and ran(plan) == ["0 start"]
 
 
@@ -253,7 +254,7 @@ def test_a_result_that_was_not_told_is_read_and_not_run_again(
     assert queue.next() is not None
     (plan.trial_folder / "0.log").write_text(json.dumps({"value": 0.25}) + "\n")
     queue.let_go()  # its worker died there
-    sweep_worker.work(plan.folder)
+    sweeping.worker.work(plan.folder)
     assert study.trials[0].value == 0.25 and not (plan.trial_folder / "ran.txt").exists()
 
 
@@ -266,14 +267,14 @@ def test_a_killed_worker_loses_no_trial_and_none_is_run_twice(
     stand_in("if number == 0 and 'resume' not in words: time.sleep(30)", pause=0.1)
     plan = planned(tmp_path, trials=5, workers=2)
     study, queue = begun(plan)
-    command = [sys.executable, str(ROOT / "sweep_worker.py"), plan.folder]
-    workers = [subprocess.Popen(command)]
+    command = [sys.executable, "-m", "sweeping.worker", plan.folder]
+    workers = [subprocess.Popen(command, cwd=ROOT)]
     log = plan.trial_folder / "0.log"
     deadline = time.monotonic() + 60
     while not (log.is_file() and "begun" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    workers.append(subprocess.Popen(command))
+    workers.append(subprocess.Popen(command, cwd=ROOT))
     workers[0].send_signal(number)
     assert workers[0].wait(60) != 0 and workers[1].wait(60) == 0
     assert queue.finished() and len(study.trials) == 5
@@ -292,13 +293,13 @@ def test_every_launcher_runs_each_trial_once(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     plan = planned(tmp_path, trials=4, workers=2)
     study, _ = begun(plan)
-    assert sweep_launch.run(launcher, plan, {}) is None
+    assert sweeping.launchers.run(launcher, plan, {}) is None
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert sorted(ran(plan)) == [f"{i} start" for i in range(4)]
     stand_in("sys.exit('error: no such thing')")
     worse = planned(tmp_path / "worse", program=plan.program, workers=2)
     begun(worse)
-    assert "no such thing" in str(sweep_launch.run(launcher, worse, {}))
+    assert "no such thing" in str(sweeping.launchers.run(launcher, worse, {}))
 
 
 def test_what_was_found_is_written(tmp_path: Path, stand_in: Any) -> None:
@@ -307,8 +308,8 @@ def test_what_was_found_is_written(tmp_path: Path, stand_in: Any) -> None:
     )
     study, queue = begun(plan)
     stand_in("if number == 2: sys.exit('error: no such thing')")
-    sweep_worker.work(plan.folder)
-    found = sweep_report.write(study, queue, plan)
+    sweeping.worker.work(plan.folder)
+    found = sweeping.report.write(study, queue, plan)
     best = max((t for t in study.trials if t.value is not None), key=lambda t: t.value or 0)
     assert (found["best"], found["value"]) == (best.number, best.value)
     assert found["trials"] == {"complete": 5, "fail": 1}
@@ -328,12 +329,12 @@ def test_the_best_run_is_an_experiment(tmp_path: Path) -> None:
     plan = planned(tmp_path, space=space, words=words)
     study = optuna.create_study(direction="maximize")
     values = {"optimizer.lr": 0.0123, "cell": "rnn", "model.dropout": 0.5}
-    dimensions = sweep_worker.sweep_space.parse(space)
+    dimensions = sweeping.space.parse(space)
     study.enqueue_trial(values)
     trial = study.ask()
     assert {key: one.suggest(trial) for key, one in dimensions.items()} == values
     study.tell(trial, 0.5)
-    sweep_report.write_experiment(tmp_path / "experiment" / "best.yaml", study.best_trial, plan)
+    sweeping.report.write_experiment(tmp_path / "experiment" / "best.yaml", study.best_trial, plan)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         asked = [f"{key}={value}" for key, value in values.items()]
@@ -357,10 +358,10 @@ def test_a_sweep_of_another_command_is_refused(tmp_path: Path) -> None:
 def test_half_a_line_of_metrics_waits_for_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("step,val/loss,train/loss\n1,0.5,\n2,,0.1\n3,0.2")
-    assert sweep_training.validations(path, "val/loss") == [0.5]
+    assert sweeping.training.validations(path, "val/loss") == [0.5]
     path.write_text(path.read_text() + "5,\n")
-    assert sweep_training.validations(path, "val/loss") == [0.5, 0.25]
-    assert math.isnan(sweep_training.validations(_nan(tmp_path), "v")[0])
+    assert sweeping.training.validations(path, "val/loss") == [0.5, 0.25]
+    assert math.isnan(sweeping.training.validations(_nan(tmp_path), "v")[0])
 
 
 def _nan(folder: Path) -> Path:
@@ -402,7 +403,7 @@ def test_two_workers_train_and_one_is_killed(tmp_path: Path) -> None:
     assert last["trials"] == {"complete": 3} and "test/accuracy" in last["test"]
     for trial in study.trials:  # 16 epochs each, none left out and none done twice
         assert len(trial.intermediate_values) == 16
-        rows = sweep_training.validations(
+        rows = sweeping.training.validations(
             trials / str(trial.number) / "metrics.csv", "val/accuracy"
         )
         assert len(rows) == 16

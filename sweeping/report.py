@@ -14,13 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-import sweep_pictures
-import sweep_space
+import sweeping.space
 from launch import groups
-from sweep_plan import Plan
-from sweep_study import Queue
+from sweeping.pictures import draw
+from sweeping.plan import Plan
+from sweeping.study import Queue
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 5
 
 
@@ -33,7 +33,7 @@ def write(study: optuna.Study, queue: Queue, plan: Plan) -> dict[str, Any]:
     counts = Counter(trial.state.name.lower() for trial in trials)
     found: dict[str, Any] = dict.fromkeys(["best", "value", "run", "experiment", "test"])
     found = {"sweep": str(folder), "monitor": plan.monitor, "trials": counts} | found
-    pictures = sweep_pictures.draw(folder, study, complete, plan)
+    pictures = draw(folder, study, complete, plan)
     if complete:
         best = complete[0]
         place = write_experiment(folder / "experiment" / "best.yaml", best, plan)
@@ -85,7 +85,7 @@ def write_experiment(path: Path, best: FrozenTrial, plan: Plan) -> Path:
     A choice of a group becomes an entry of its defaults list, an experiment that the sweep was of
     stands first there.
     """
-    space = sweep_space.parse(plan.space)
+    space = sweeping.space.parse(plan.space)
     words = [*plan.words, *(space[key].word(value) for key, value in best.params.items())]
     known, parents, chosen, values = groups(), [], [], OmegaConf.create()
     for override in OverridesParser.create().parse_overrides(words):

@@ -18,18 +18,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ledger
-import ledger_baselines
+import ledger.baselines
+import ledger.rows
+from ledger.form import verdict
 
 RUNS = Path("runs/reproduce")  # below the working directory, as all runs of train.py
 
 
-def measure(name: str, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> str:
+def measure(name: str, *, results: Path = ledger.rows.RESULTS, runs: Path = RUNS) -> str:
     """Run what is missing of a row's seeds, fill its file after each, and return the verdict.
 
     ValueError where a run ends without a result, or the row needs a GPU that is not there.
     """
-    row = ledger.given(name, results)
+    row = ledger.rows.given(name, results)
     if row["needs"] == "gpu" and not _has_gpu():
         raise ValueError(f"{name} needs a GPU, and there is none: it is not run here")
     folder = runs / row.get("runs", name)
@@ -37,11 +38,11 @@ def measure(name: str, *, results: Path = ledger.RESULTS, runs: Path = RUNS) -> 
     baselines: dict[str, dict[str, Any]] = {}
     for seed in row["seeds"]:
         seeds[seed] = run_seed(row, seed, folder)
-        ledger.write(name, seeds, baselines=baselines, results=results)
+        ledger.rows.write(name, seeds, baselines=baselines, results=results)
     for baseline in row.get("baselines", []):
-        baselines[baseline] = ledger_baselines.measure(row, baseline, folder)
-        ledger.write(name, seeds, baselines=baselines, results=results)
-    return ledger.verdict(row, seeds, baselines)
+        baselines[baseline] = ledger.baselines.measure(row, baseline, folder)
+        ledger.rows.write(name, seeds, baselines=baselines, results=results)
+    return verdict(row, seeds, baselines)
 
 
 def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
 
 def train(words: list[str], said: list[str]) -> None:
     """`train.py` in a process of its own; its lines are shown and added to `said`."""
-    command = [sys.executable, str(ledger.ROOT / "train.py"), *words]
+    command = [sys.executable, str(ledger.rows.ROOT / "train.py"), *words]
     print("python train.py", *words, flush=True)
     environment = {**os.environ, "COLUMNS": "1000"}  # no line is broken
     with subprocess.Popen(
@@ -153,7 +154,7 @@ def _commit() -> str:
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["git", *words], cwd=ledger.ROOT, capture_output=True, text=True, check=False
+            ["git", *words], cwd=ledger.rows.ROOT, capture_output=True, text=True, check=False
         )
 
     found = git("rev-parse", "--short=12", "HEAD")

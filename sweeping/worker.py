@@ -1,6 +1,6 @@
 """A worker of a sweep: takes a trial, trains it, says how it ended, and takes the next.
 
-python sweep_worker.py FOLDER    one more worker for the sweep whose plan.json lies there
+python -m sweeping.worker FOLDER    one more worker for the sweep whose plan.json lies there
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-import sweep_space
-from sweep_devices import Held
-from sweep_plan import Plan, read_plan
-from sweep_study import Queue, open_storage
-from sweep_training import Lost, Training
+import sweeping.space
+from sweeping.devices import Held
+from sweeping.plan import Plan, read_plan
+from sweeping.study import Queue, open_storage
+from sweeping.training import Lost, Training
 
 IDLE = 2.0  # seconds until a worker with nothing to do looks again whether somebody died
 
@@ -86,7 +86,7 @@ def _run(trial: Trial, queue: Queue, plan: Plan, devices: Held) -> None:
     """One trial to its end; given back where this worker is asked to stop."""
     name = f"trial {trial.number}"
     try:
-        space = sweep_space.parse(plan.space)
+        space = sweeping.space.parse(plan.space)
         values = {key: one.suggest(trial) for key, one in space.items()}
         again = " goes on" if trial.user_attrs["starts"] > 1 else ""
         _say(f"{name}{again}: {' '.join(f'{key}={_short(v)}' for key, v in values.items())}")

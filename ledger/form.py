@@ -1,4 +1,4 @@
-"""What a row of the ledger must hold, and what its seeds show: the checks behind ledger.py."""
+"""What a row of the ledger must hold, and what its seeds show: the checks behind rows.py."""
 
 import math
 import statistics

@@ -1,6 +1,6 @@
 """What keys of a config are where nobody sets them: for runs that are older than a key."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from hydra import compose
@@ -8,7 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import build
+from building.instantiate import plain
+from building.leaves import leaves
 
 # groups that stand in every run; what another one adds (callbacks=ema) is nobody's default
 PARTS = ("task", "data", "model", "cell", "tokenizer", "optimizer", "scheduler")
@@ -35,13 +36,12 @@ def older(was: Mapping[str, Any], now: Mapping[str, Any], run: str) -> dict[str,
     return found
 
 
-def leaves(node: Any, run: str, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by their keys, without the directory that the run lies in."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from leaves(value, run, f"{where}.{key}" if where else str(key))
-    else:
-        yield where, node.replace(run, "RUN") if isinstance(node, str) else node
+def placeless(config: Any, run: str) -> dict[str, Any]:
+    """A config's values by their keys, without the directory that the run lies in."""
+    return {
+        key: value.replace(run, "RUN") if isinstance(value, str) else value
+        for key, value in leaves(config)
+    }
 
 
 def _within(key: str, values: Collection[str]) -> bool:
@@ -69,6 +69,6 @@ def _composed(groups: Mapping[str, str], without: Iterable[str], run: str) -> di
     ]  # fmt: skip
     try:
         config = compose("config", [*(f"{g}={c}" for g, c in groups.items() if c), *values])
-        return dict(leaves(build.plain(config), run))
+        return placeless(plain(config), run)
     except (HydraException, OmegaConfBaseException):  # a key of what was not chosen here
         return {}

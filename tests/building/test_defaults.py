@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 import build
 import resume
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 Differences = Callable[..., dict[str, tuple[Any, Any]]]
 
 

@@ -1,6 +1,6 @@
 """The parts of task=multi: each is composed as a command line of its own would be."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from building.leaves import leaves
 from launch import CONFIGS, quote_plain_values
 
 GROUPS = ("task", "data", "tokenizer", "model")  # that a part has of its own
@@ -53,7 +54,7 @@ def composed(config: DictConfig) -> DictConfig:
 
 def _part(config: DictConfig, asked: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """One part → its name, and the nodes of its task and data, resolved."""
-    words = dict(_flat({"data": asked} if isinstance(asked, str) else asked, asked))
+    words = _words(asked)
     _check_words(words)
     part = _compose(words)
     for key in ("paths", "seed", "cell", "recurrent"):  # of the run
@@ -85,16 +86,13 @@ def _node(node: Any, drop: tuple[str, ...]) -> dict[str, Any]:
     return {**{str(key): v for key, v in plain.items() if key not in drop}, "_partial_": True}
 
 
-def _flat(node: Any, asked: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested and dotted keys alike → dotted keys and their values."""
-    if not isinstance(node, Mapping):
+def _words(asked: Any) -> dict[str, Any]:
+    """A part's nested and dotted keys alike → dotted keys and their values."""
+    if isinstance(asked, str):
+        return {"data": asked}
+    if not isinstance(asked, Mapping):
         raise ValueError(f"parts: {asked!r} is neither a data set's name nor a mapping of keys")
-    for key, value in node.items():
-        path = f"{where}.{key}" if where else str(key)
-        if isinstance(value, Mapping):
-            yield from _flat(value, asked, path)
-        else:
-            yield path, value
+    return dict(leaves(asked, empty=False))
 
 
 def _check_words(words: Mapping[str, Any]) -> None:

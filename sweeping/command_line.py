@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, ValidationError
 
-import sweep_space
+import sweeping.space
 
 
 @dataclass(kw_only=True)
@@ -105,7 +105,7 @@ def words(arguments: list[str], space: str) -> tuple[list[str], dict[str, str]]:
         else:
             fixed.append(str(override.input_line))
             task = text if name == "task" else task
-    found = {} if space == "none" else sweep_space.read(task if space == "auto" else space)
+    found = {} if space == "none" else sweeping.space.read(task if space == "auto" else space)
     settled = [word.partition("=")[0].lstrip("+") for word in fixed]
     expressions = {key: text for key, text in found.items() if key not in settled} | varied
     if not expressions:
