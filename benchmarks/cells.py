@@ -1,6 +1,6 @@
 """Speed and memory of every cell against nn.LSTM: training, decoding, long sequences.
 
-    python benchmarks/cells.py [CELL ...] [--rounds 5] [--out runs/benchmarks]
+    python benchmarks/cells.py [CELL ...] [--rounds 5] [--short] [--out runs/benchmarks]
 
 Each cell of configs/cell runs in a process of its own, in turns with the baseline, at batch 32,
 256 steps, 512 features in and out, both in the precision that `precision=auto` chooses. Prints a
@@ -13,7 +13,8 @@ table, writes it as cells.csv and cells.png, and ends with one JSON object. Rati
 - decode_over_lstm: one step at a time, against nn.LSTM called so;
 - decode_late_over_early: such a step after 16,000 others against one after 16.
 
-`memory_gb` is what the training step of 4,096 steps takes at its peak.
+`memory_gb` is what the training step of 4,096 steps takes at its peak. `--short` leaves those steps
+out, which take the most of the time: two minutes a cell where there is no bf16.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("cells", nargs="*", metavar="CELL", help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--short", action="store_true", help="no sequences of 4,096 steps")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -50,14 +52,14 @@ def main() -> None:
     if unknown:
         parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
     if options.alone:
-        print(json.dumps(measure(options.cells[0], options.rounds, options.precision)))
+        figures = measure(options.cells[0], options.rounds, options.precision, options.short)
+        print(json.dumps(figures))
         return
     results = {}
     for name in options.cells or CELLS:
         command = [sys.executable, __file__, name, "--alone", f"--rounds={options.rounds}"]
-        found = subprocess.run(
-            [*command, f"--precision={options.precision}"], capture_output=True, text=True
-        )
+        command += [f"--precision={options.precision}", *(["--short"] if options.short else [])]
+        found = subprocess.run(command, capture_output=True, text=True)
         if found.returncode:
             sys.exit(f"{name} failed:\n{found.stderr}")
         results[name] = json.loads(found.stdout.splitlines()[-1])
@@ -68,8 +70,8 @@ def main() -> None:
     print(json.dumps(results))
 
 
-def measure(name: str, rounds: int, precision: str) -> dict[str, Any]:
-    """All figures of one cell."""
+def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, Any]:
+    """All figures of one cell; `short`: without those of long sequences."""
     import hydra.utils
     import torch
     import yaml
@@ -158,7 +160,12 @@ def measure(name: str, rounds: int, precision: str) -> dict[str, Any]:
         },
         rounds,
     )
-    result["decode_late_over_early"] = round(seconds["early"] / seconds["late"], 3)
+    result |= {
+        "decode_late_over_early": round(seconds["early"] / seconds["late"], 3),
+        "precision": precision,
+    }
+    if short:
+        return result
 
     batch = MATRIX_BATCH if isinstance(layer, ChunkLayer) else BATCH
     long = training(layer, batch, LONG)
@@ -168,7 +175,6 @@ def measure(name: str, rounds: int, precision: str) -> dict[str, Any]:
     seconds = turns(runs, max(2, rounds // 2), warm=3)
     result["t4096_over_t256"] = round(seconds["short"] * LONG / STEPS / seconds["long"], 3)
     result["memory_gb"] = round((peak() - before) / 2**20, 2)
-    result["precision"] = precision
     return result
 
 

@@ -9,9 +9,9 @@ likely where a text is about as long as its sentence. Texts have some 15 words.
 
 - beam5, greedy, sampling (of the 50 likeliest): Unroll's searches, all 64 sentences at a time;
 - beam5_batch1, greedy_batch1, sampling_batch1: the same, one sentence at a time;
-- unbatched: a textbook's beam search, one sentence at a time, its live hypotheses in Python lists
-  and all 5 of them one batch of the model's step;
-- one_by_one: the same textbook, which steps each hypothesis alone, as many tutorials do.
+- unbatched: a textbook's beam search, over neither sentences nor beams: one sentence at a time, its
+  live hypotheses in Python lists, each stepped alone, as many tutorials do;
+- beams_batched: the same textbook, but all 5 hypotheses are one batch of the model's step.
 
 All use the same model and the same `step`: a sentence is encoded once and its keys are computed
 once. First the textbook's 5 best hypotheses of every sentence must be those of Unroll, and their
@@ -60,8 +60,8 @@ def main() -> None:
     work = model, *sentences()
     check(*work)
     ways: dict[str, Callable[[], Any]] = {
-        "unbatched": lambda: plain(*work),
-        "one_by_one": lambda: plain(*work, alone=True),
+        "unbatched": lambda: plain(*work, one_by_one),
+        "beams_batched": lambda: plain(*work, together),
     }
     for name, way in [("beam5", "beam"), ("greedy", "greedy"), ("sampling", "sample")]:
         ways[name] = partial(batched, *work, SENTENCES, way)
@@ -86,7 +86,7 @@ def main() -> None:
 
     result: dict[str, Any] = {
         "beam5_over_unbatched": ratio("beam5", "unbatched"),
-        "beam5_over_one_by_one": ratio("beam5", "one_by_one"),
+        "beam5_over_beams_batched": ratio("beam5", "beams_batched"),
         "beam5_over_batch1": ratio("beam5", "beam5_batch1"),
         "greedy_over_batch1": ratio("greedy", "greedy_batch1"),
         "sampling_over_batch1": ratio("sampling", "sampling_batch1"),
@@ -174,11 +174,14 @@ def batched(model: Any, source: Tensor, lengths: Tensor, size: int, way: str) ->
     return texts
 
 
-def plain(model: Any, source: Tensor, lengths: Tensor, alone: bool = False) -> list[list[Text]]:
-    """A textbook's beam search, one sentence after the other: its best hypotheses."""
+def plain(
+    model: Any, source: Tensor, lengths: Tensor, advance: Callable[..., tuple[Tensor, Any]]
+) -> list[list[Text]]:
+    """A textbook's beam search, one sentence after the other: its best hypotheses. `advance` steps
+    those that are live.
+    """
     from models.state import select_rows
 
-    advance = one_by_one if alone else together
     texts = []
     for words, length in zip(source, lengths, strict=True):
         memory = model.encode(words[None, : int(length)], length[None])
@@ -233,8 +236,8 @@ def check(model: Any, source: Tensor, lengths: Tensor) -> None:
     ours = batched(*work, SENTENCES, "beam")
     others = {
         "beam5_batch1": batched(*work, 1, "beam"),
-        "unbatched": plain(*work),
-        "one_by_one": plain(*work, alone=True),
+        "unbatched": plain(*work, one_by_one),
+        "beams_batched": plain(*work, together),
     }
     furthest = 0.0
     for name, theirs in others.items():

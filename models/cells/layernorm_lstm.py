@@ -1,8 +1,10 @@
 """Long short-term memory with layer normalisation."""
 
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from models.cells.initial import orthogonal_matrix, set_rows
+from models.recomputed import recomputed
 from models.recurrent import Product, StepwiseLayer
 
 
@@ -35,8 +37,22 @@ class LayerNormLSTM(StepwiseLayer):
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (hidden, cell), (recurrence,) = state, products
-        gates = projected + self.norm_hidden(recurrence(hidden))
+        norms = self.norm_hidden.weight, self.norm_cell.weight, self.norm_cell.bias
+        hidden, cell = recomputed(self.advance, projected, recurrence(hidden), cell, *norms)
+        return hidden, (hidden, cell)
+
+    def advance(
+        self,
+        projected: Tensor,
+        recurrent: Tensor,
+        cell: Tensor,
+        of_hidden: Tensor,
+        of_cell: Tensor,
+        bias_of_cell: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Both shares of the gates (B, 4 H), c, the weights of the normalisations → h', c'."""
+        gates = projected + layer_norm(self.full(recurrent), of_hidden.shape, of_hidden)
         write, forget, candidate, output = gates.chunk(4, dim=-1)
         cell = forget.sigmoid() * cell + write.sigmoid() * candidate.tanh()
-        hidden = output.sigmoid() * self.norm_cell(cell).tanh()
-        return hidden, (hidden, cell)
+        normed = layer_norm(cell, of_cell.shape, of_cell, bias_of_cell)
+        return output.sigmoid() * normed.tanh(), cell

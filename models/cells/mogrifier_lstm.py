@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix, set_rows
+from models.recomputed import recomputed
 from models.recurrent import Product, StepwiseLayer
 
 
@@ -64,13 +65,22 @@ class MogrifierLSTM(StepwiseLayer):
             gate = hidden if place % 2 == 0 else inputs
             for part in parts:
                 gate = part(gate)
-            gate = 2 * gate.sigmoid()
             if place % 2 == 0:
-                inputs = gate * inputs
+                (inputs,) = recomputed(gated, gate, inputs)
             else:
-                hidden = gate * hidden
+                (hidden,) = recomputed(gated, gate, hidden)
         gates = enter(inputs) + recurrence(hidden) + self.bias
-        write, forget, candidate, output = gates.chunk(4, dim=-1)
-        cell = forget.sigmoid() * cell + write.sigmoid() * candidate.tanh()
-        hidden = output.sigmoid() * cell.tanh()
+        hidden, cell = recomputed(advance, gates, cell)
         return hidden, (hidden, cell)
+
+
+def gated(gate: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+    """One gating: 2 σ(g) v."""
+    return (2 * gate.sigmoid() * values,)
+
+
+def advance(gates: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+    """i, f, g and o before their functions (B, 4 H), c → h', c'."""
+    write, forget, candidate, output = gates.chunk(4, dim=-1)
+    cell = forget.sigmoid() * cell + write.sigmoid() * candidate.tanh()
+    return output.sigmoid() * cell.tanh(), cell

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix, set_rows
+from models.recomputed import recomputed
 from models.recurrent import Product, StepwiseLayer
 
 
@@ -36,10 +37,16 @@ class PeepholeLSTM(StepwiseLayer):
         self, projected: Tensor, state: tuple[Tensor, ...], products: tuple[Product, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (hidden, cell), (recurrence,) = state, products
-        write, forget, candidate, output = (projected + recurrence(hidden)).chunk(4, dim=-1)
-        to_write, to_forget, to_output = self.peepholes.unbind()
-        write = torch.addcmul(write, cell, to_write).sigmoid()
-        forget = torch.addcmul(forget, cell, to_forget).sigmoid()
-        cell = forget * cell + write * candidate.tanh()
-        hidden = torch.addcmul(output, cell, to_output).sigmoid() * cell.tanh()
+        gates = projected + recurrence(hidden)
+        hidden, cell = recomputed(advance, gates, cell, self.peepholes)
         return hidden, (hidden, cell)
+
+
+def advance(gates: Tensor, cell: Tensor, peepholes: Tensor) -> tuple[Tensor, ...]:
+    """i, f, g and o before their functions (B, 4 H), c, p (3, H) → h', c'."""
+    write, forget, candidate, output = gates.chunk(4, dim=-1)
+    to_write, to_forget, to_output = peepholes.unbind()
+    write = torch.addcmul(write, cell, to_write).sigmoid()
+    forget = torch.addcmul(forget, cell, to_forget).sigmoid()
+    cell = forget * cell + write * candidate.tanh()
+    return torch.addcmul(output, cell, to_output).sigmoid() * cell.tanh(), cell
