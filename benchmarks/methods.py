@@ -4,7 +4,7 @@
     python benchmarks/methods.py hops average --seeds 1 2 --set paths.data_dir=DIR
 
 Both of a pair train for the same minutes: where a step with the method takes r times as long as
-one without, as two short runs tell, it gets 1 / r of the steps, and its schedule ends with them. A
+one without, as short runs tell, it gets 1 / r of the steps, and its schedule ends with them. A
 run that is there already is not run again, so the table grows by calling this with more methods or
 seeds. Writes methods.csv, methods.md and one JSON file a run; ends with one JSON object, {method:
 {"seed": [...], "without": [...], "with": [...], "step": r, ...}}.
@@ -12,8 +12,6 @@ seeds. Writes methods.csv, methods.md and one JSON file a run; ends with one JSO
 
 import csv
 import json
-import math
-import os
 import re
 import statistics
 import sys
@@ -25,9 +23,9 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import training
 
-SHORT = 20, 220  # steps of the runs that tell what a step costs
-TURNS = 2
-SLOWER = 1.05  # what costs less than this much more is taken to cost nothing
+SHORT = 160  # steps of the runs that tell what a step costs
+TURNS = 3
+SLOWER = 1.1  # what costs less than this much more is taken to cost nothing
 
 
 class Setting(NamedTuple):
@@ -179,31 +177,27 @@ def pair(name: str, seed: int, folder: Path, overrides: list[str]) -> bool:
 
 
 def cost(name: str, seed: int, folder: Path, overrides: list[str]) -> float | None:
-    """How many times the processor time a step takes with the method: a short run of each side, and
-    a shorter one, whose difference has no start in it, no validation and no test; the least of the
-    turns. It wants a quiet machine: beside other work ratios of 0.6 to 1.5 were seen for what costs
-    nothing.
+    """How many times as long a step takes with the method: the median, over turns, of what two
+    short runs need for a symbol. Start, validation and test are not in it.
     """
     method = METHODS[name]
     file = folder / method.setting / f"{name}.step"
     if file.exists():
         return float(file.read_text(encoding="utf-8"))
-    seconds = {}
-    for _ in range(TURNS):
-        for side, run in enumerate(runs(method, seed)):
-            spent = []
-            for steps in SHORT:
-                place = file.with_suffix("") / f"{side}-{steps}"
-                short = [f"trainer.max_steps={steps}", "trainer.limit_val_batches=1",
-                         "trainer.limit_test_batches=1",
-                         f"hydra.run.dir={place.resolve()}"]  # fmt: skip
-                start = sum(os.times()[2:4])  # of all processes that have ended
-                words = [*run.words(folder), *overrides, *short]
-                if training.train(f"{name}, {steps} steps", words) is None:
-                    return None
-                spent.append(sum(os.times()[2:4]) - start)
-            seconds[side] = min(seconds.get(side, math.inf), spent[1] - spent[0])
-    ratio = seconds[1] / seconds[0]
+    ratios = []
+    for turn in range(TURNS):
+        speeds = []
+        for side, run in zip(("without", "with"), runs(method, seed), strict=True):
+            place = file.with_suffix("") / f"{side}-{turn}"
+            short = [f"trainer.max_steps={SHORT}", "trainer.limit_val_batches=1",
+                     "trainer.limit_test_batches=1", "logger=csv",
+                     f"hydra.run.dir={place.resolve()}"]  # fmt: skip
+            words = [*run.words(folder), *overrides, *short]
+            if training.train(f"{name}, {SHORT} steps", words) is None:
+                return None
+            speeds.append(statistics.median(column(place, "tokens_per_second")))
+        ratios.append(speeds[0] / speeds[1])
+    ratio = statistics.median(ratios)
     file.write_text(f"{ratio:.3f}", encoding="utf-8")
     return ratio
 

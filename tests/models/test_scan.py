@@ -106,9 +106,13 @@ def test_selective_scan(steps: int) -> None:
     same(selective_scan, selective_scan_loop, tensors)
 
 
+@pytest.mark.parametrize("span", [1, 3, 4, 256])
 @pytest.mark.parametrize("blocks", [(), (2,)])
-def test_repeated_products_equal_plain_ones(blocks: tuple[int, ...]) -> None:
-    """A recurrence, so that gradients pass from product to product."""
+def test_repeated_products_equal_plain_ones(
+    blocks: tuple[int, ...], span: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recurrence, so that gradients pass from product to product, of `span` steps at a time."""
+    monkeypatch.setattr("models.product.SPAN", span)
     shape = (*blocks, 4, 4)
 
     def run(repeated: bool, hidden: Tensor, matrix: Tensor) -> Tensor:
@@ -129,6 +133,27 @@ def test_a_repeated_product_without_a_call_has_no_gradient_and_frozen_ones_need_
     hidden = draw(B, 4, seed=2).requires_grad_()
     RepeatedProduct(matrix.detach())(hidden).sum().backward()
     assert matrix.grad is None and hidden.grad is not None
+
+
+def test_of_repeated_products_no_more_than_a_span_of_shares_is_kept_for_the_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.product.SPAN", 3)
+    matrix, hidden, most = draw(4, 4).requires_grad_(), draw(B, 4, seed=2), 0
+    times = RepeatedProduct(matrix)
+
+    def look(_: Tensor) -> None:
+        nonlocal most
+        most = max(most, len(times.shares.pairs))
+
+    for _ in range(8):
+        hidden = torch.tanh(times(hidden))
+        hidden.register_hook(look)
+    first, second = (  # the second begins anew
+        torch.autograd.grad(hidden.sum(), matrix, retain_graph=True)[0] for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    assert 0 < most < 3
 
 
 def test_repeated_products_are_rounded_as_autocast_does() -> None:
@@ -157,7 +182,12 @@ def test_a_tail_is_that_of_the_valid_inputs() -> None:
     assert torch.equal(found[2], torch.stack([tail[2, 1], inputs[2, 0]]))
 
 
-def test_a_bias_of_repeated_products_gets_the_gradient_of_all_steps() -> None:
+@pytest.mark.parametrize("span", [1, 2, 256])
+def test_a_bias_of_repeated_products_gets_the_gradient_of_all_steps(
+    span: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.product.SPAN", span)
+
     def run(repeated: bool):
         def times(matrix: Tensor, bias: Tensor, first: Tensor) -> Tensor:
             product = RepeatedProduct(matrix, bias) if repeated else lambda h: h @ matrix.T + bias
