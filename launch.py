@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import difflib
+import errno
 import os
 import re
 import signal
@@ -115,6 +116,8 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and "could not be written" in str(error):  # of a checkpoint
         return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: make room; resume=true goes on from the last checkpoint"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which names its keys
         return "; ".join(str(error).split("\n"))
     if isinstance(error, RuntimeError) and "torch" in sys.modules:

@@ -67,6 +67,7 @@ def earlier(config: Any, fingerprint: str) -> Earlier | None:
             return None
     else:
         folder = _named(str(asked))
+    _check_links(folder)
     found = Earlier(folder, _newest_whole(folder))
     _compare(config, found, fingerprint)
     say(f"resume: going on after step {found.checkpoint['global_step']:,} of {found.path}")
@@ -93,6 +94,19 @@ def _named(place: str) -> Path:
         checkpoint.find(folder)  # says what is there instead
         raise ValueError(f"resume={place}: {folder} holds no checkpoints and config.yaml")
     return folder
+
+
+def _check_links(folder: Path) -> None:
+    """ValueError where a run of somebody else would make this one write outside its directory."""
+    for path in folder.rglob("*"):
+        below = path.relative_to(folder).parts
+        if below[0] == "wandb" and len(below) > 2:  # W&B links its logs, and writes new ones
+            continue
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"resume: {path} leads out of the run's directory, to {path.resolve()}: put what "
+                "it names in its place"
+            )
 
 
 def _checkpoints(folder: Path) -> list[Path]:

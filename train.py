@@ -127,7 +127,9 @@ def run(config: DictConfig) -> float | None:
         if earlier is not None:
             earlier.reopen()
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(build.plain(config)), folder / "config.yaml")
+        aside = folder / ".config.yaml.new"  # killed here, a run that goes on keeps its own
+        OmegaConf.save(OmegaConf.create(build.plain(config)), aside)
+        aside.replace(folder / "config.yaml")
     log_config(trainer.loggers, {**build.plain(config), "data_report": data.report()})
     say(f"run directory: {folder}")
 

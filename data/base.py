@@ -95,6 +95,8 @@ class DataModule(LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        if Path(self.name).name != self.name:
+            raise ValueError(f"data.name={self.name} names a folder of the cache, and is no path")
         if self.num_workers > MOST_WORKERS:
             raise ValueError(
                 f"data.num_workers={self.num_workers} is a number of processes: {MOST_WORKERS} at "

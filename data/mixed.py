@@ -67,6 +67,9 @@ class Mixed(LightningDataModule):
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.epoch_steps is not None and self.epoch_steps < 1:
             raise ValueError(f"data.epoch_steps must be at least 1, got {self.epoch_steps}")
+        for name in self.parts:
+            if not name.replace("_", "").replace("-", "").isalnum():  # from a checkpoint, say
+                raise ValueError(f"data.parts: {name!r} names metrics and folders: it is no path")
         self.modules = {
             name: part(
                 data_dir=self.data_dir, cache_dir=self.cache_dir, seed=self.seed,

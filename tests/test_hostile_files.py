@@ -16,8 +16,11 @@ import torch
 
 import predict
 from data.midi import read_midi
+from data.mixed import Mixed
 from data.pictures import colours
+from data.text_labels import TextLabels
 from data.tokenizer_file import load_tokenizer
+from data.tokenizer_settings import TokenizerSettings
 
 ROOT = Path(__file__).parent.parent
 
@@ -110,6 +113,15 @@ def test_a_parquet_file_whose_schema_lies(place: int, tmp_path: Path) -> None:
     assert run.returncode == 1
     assert run.stderr.startswith("error: ") and "rows.parquet" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "a/b", "."])
+def test_names_of_data_that_are_paths(name: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"cache_dir": str(tmp_path), "seed": 1, "batch_size": 1}
+    with pytest.raises(ValueError, match=r"data\.name=.* is no path"):
+        TextLabels(name=name, tokenizer=TokenizerSettings(), **settings)
+    with pytest.raises(ValueError, match=r"data\.parts: .* is no path"):
+        Mixed(name="mixed", parts={name: TextLabels}, **settings)
 
 
 Poison = Callable[[dict[str, Any]], None]

@@ -6,9 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import build
+import resume
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -142,3 +152,42 @@ def test_contradictions_are_refused_at_once(tmp_path: Path) -> None:
         text = said(process)
         assert process.returncode == 1 and expected in text and "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """A run that left a config and a checkpoint of some data; called, it is gone on with."""
+    GlobalHydra.instance().clear()
+    folder = tmp_path / "run"
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", [f"resume={folder}", f"paths.run_dir={folder}"])
+        (folder / "checkpoints").mkdir(parents=True)
+        OmegaConf.save(OmegaConf.create(build.plain(config)), folder / "config.yaml")
+        record = {"format": 1, "config": {}, "spec": {}, "codec": {}, "fingerprint": "old"}
+        content = {"global_step": 5, "unroll": record, "state_dict": {}, "ranks": 1}
+        torch.save(content, folder / "checkpoints" / "last.ckpt")
+        yield partial(resume.earlier, config)
+
+
+def test_data_that_changed_below_the_same_config_is_refused(run: Callable[..., Any]) -> None:
+    found = run("old")
+    assert found.checkpoint["global_step"] == 5
+    with pytest.raises(ValueError, match="data changed since .* fingerprint old, now it is new"):
+        run("new")
+
+
+def test_a_link_out_of_the_run_s_directory_is_not_followed(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere.txt"
+    elsewhere.write_text("mine")
+    (folder / "wandb" / "run-1").mkdir(parents=True)
+    (folder / "wandb" / "latest-run").symlink_to("run-1")
+    (folder / "wandb" / "run-1" / "core.log").symlink_to(elsewhere)
+    assert run("old").folder == folder
+    for link in (folder / "metrics.csv", folder / "samples"):
+        link.symlink_to(elsewhere if link.suffix else tmp_path)
+        with pytest.raises(ValueError, match=rf"{link.name} leads out of the run's directory"):
+            run("old")
+        link.unlink()
+    assert elsewhere.read_text() == "mine"

@@ -1,5 +1,6 @@
 """Checkpoints on the disk are whole, or they are refused and the one before them is used."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from launch import describe
 from tasks import checkpoint
 from tasks.checkpoint_files import CheckpointFiles, damage, found
 
@@ -77,6 +79,11 @@ def test_a_write_that_fails_leaves_what_was_there(
         saved(tmp_path, 3)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert checkpoint.read(path)["global_step"] == 2
+
+
+def test_a_full_disk_elsewhere_is_told_in_one_line() -> None:
+    assert "the disk is full" in (describe(OSError(errno.ENOSPC, "No space left")) or "")
+    assert describe(OSError(errno.EIO, "Input/output error")) is None  # a traceback, then
 
 
 MOUNTED = """

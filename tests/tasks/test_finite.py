@@ -52,6 +52,16 @@ def test_no_more_steps_than_allowed_are_left_out(start: Any) -> None:
         run.fit()
 
 
+def test_a_run_that_goes_on_remembers_how_many_were_left_out(start: Any) -> None:
+    options = ["callbacks.finite.skip=1", "trainer.max_epochs=2"]
+    run = poisoned(start("classification", *options, "trainer.max_steps=3"), 1)
+    run.fit()
+    again = poisoned(start("classification", *options), 4)
+    last = Path(run.config.paths.run_dir) / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match="step 4: the loss is not finite"):
+        again.trainer.fit(again.task, datamodule=again.data, ckpt_path=last, weights_only=True)
+
+
 def test_a_batch_that_does_not_fit_is_named(start: Any, capsys: Any) -> None:
     run = start("classification", "trainer.max_epochs=1")
 

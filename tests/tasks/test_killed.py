@@ -37,6 +37,11 @@ RUNS = {
     "language model, two ranks": (
         "language_model", ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=4"]
     ),
+    "language model, averaged from where it stalls on": (
+        "language_model", ["callbacks=ntasgd", "callbacks.average.patience=0",
+                           "optimizer=sgd", "optimizer.lr=5", "trainer.val_check_interval=5",
+                           "trainer.max_epochs=3"]
+    ),
     "classification, early stopping": (
         "classification", ["callbacks=early_stopping",
                            "trainer.max_epochs=25", "model.dropout=0.3"]
@@ -133,7 +138,8 @@ def assert_alike(one: Path, other: Path) -> None:
         assert a["state_dict"].keys() == b["state_dict"].keys()
         for key, value in a["state_dict"].items():
             assert torch.equal(value, b["state_dict"][key]), f"{name}: {key}"
-    files = [f.relative_to(one) for f in one.rglob("*.jsonl")]
+    files = [f.relative_to(one) for kind in ("*.jsonl", "*.csv") for f in one.rglob(kind)]
+    files = [file for file in files if file.name != "metrics.csv"]  # has times, and is read above
     assert files
     for file in files:
         assert (one / file).read_bytes() == (other / file).read_bytes(), file

@@ -13,19 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.fused import FusedLayer
+from models.recurrent import RecurrentLayer
+from models.state import State, leaves, where_rows
 
 KEPT = Path(__file__).parents[1] / "trajectories"
 STEPS = 20
 # processors add in different orders, and twenty steps of training let that grow
 TOLERANCE = 2e-3
+OTHERS = ["classification", "captioning", "translation", "language_model"]
 WORDS = "add salt fry onions taste sauce boil water chop leeks serve cold slowly again".split()
 START = ["optimizer=adamw", "optimizer.lr=1e-3", "scheduler=constant", "seed=11"]
-# batches of one size, which accumulated halves can make again
+# batches of one size
 EVEN = {
     "classification": ["data.train_size=64", "data.batch_size=16"],
     "tagging": ["data.limit=64", "data.batch_size=16"],
     "captioning": ["data.train_size=64", "data.batch_size=16"],
     "translation": ["data.limit=64", "data.batch_size=16"],
+}
+STILL = {  # nothing random in a step
+    "tagging": ["model.dropout=0"],
+    "translation": [
+        f"model.{part}.{kind}=0"
+        for part in ("encoder", "decoder")
+        for kind in ("dropout", "embedding_dropout")
+    ],
 }
 
 
@@ -75,6 +91,54 @@ def test_the_first_steps_are_as_they_were(
     moved = [i for i, (a, b) in enumerate(zip(kept, found, strict=True)) if not near(a, b)]
     assert not moved, f"step {moved[0]}: {found[moved[0]]}, kept {kept[moved[0]]}"
     assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["tagging", *(pytest.param(k, marks=pytest.mark.slow) for k in OTHERS)]
+)
+def test_a_cell_written_out_learns_as_the_fused_one(
+    kind: str, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def forward(
+        layer: Any, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        nonlocal calls
+        calls += 1
+        now, outputs = layer.begin(inputs.size(0), state), []
+        enter, recur, enter_bias, recur_bias = layer._weights()
+        for place, x in enumerate(inputs.unbind(1)):
+            recurrent = F.linear(leaves(now)[0], recur, recur_bias)
+            after = layer.gate(F.linear(x, enter, enter_bias), recurrent, now)
+            outputs.append(leaves(after)[0])
+            now = after if lengths is None else where_rows(lengths > place, after, now)
+        return torch.stack(outputs, 1), now
+
+    monkeypatch.setattr(FusedLayer, "forward", forward)
+    monkeypatch.setattr(FusedLayer, "both_ways", RecurrentLayer.both_ways)
+    found = first(start, kind, tmp_path)
+    kept = json.loads((KEPT / f"{kind}.json").read_text())
+    assert all(map(near, found, kept))
+    if kind != "captioning":  # whose decoder goes step by step anyhow
+        assert calls >= STEPS
+
+
+@pytest.mark.parametrize("kind", ["tagging", pytest.param("translation", marks=pytest.mark.slow)])
+def test_accumulated_halves_learn_as_whole_batches(
+    kind: str, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    still = ["data.limit=16", "trainer.check_val_every_n_epoch=20", *STILL[kind]]
+    sgd = ["optimizer=sgd", "optimizer.lr=0.1", *START[2:]]  # Adam would not see another scale
+    halves = ["data.batch_size=8", "trainer.accumulate_grad_batches=2"]
+    runs = []
+    for more in ([], halves):
+        run = start(kind, *sgd, *EVEN[kind], f"trainer.max_epochs={STEPS}", *still, *more)
+        runs.append(run.fit())
+    assert [run.trainer.global_step for run in runs] == [STEPS, STEPS]
+    whole, parts = (list(run.task.parameters()) for run in runs)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=1e-4)
 
 
 def near(one: float, other: float) -> bool:
