@@ -50,6 +50,7 @@ def log_picture(
 
 
 BEFORE = "api.wandb.ai"
+FLUSH = "x_transaction_log_flush_interval"  # seconds
 
 
 class AppendingCSV(Logger):
@@ -126,6 +127,7 @@ class Wandb(WandbLogger):
     `mode` (online, offline, disabled) decides where it is given, else the environment's WANDB_MODE.
     `wandb/logged.txt` names what was logged at which step: a resumed run goes over some steps
     again, and logs none twice.
+    What wandb holds is written every second, so that a kill loses no more (its default: 15 s).
     Console, code, git state, packages and the machine's description are not captured. wandb is
     imported when the first thing is logged.
     """
@@ -190,6 +192,8 @@ class Wandb(WandbLogger):
         if self._experiment is None:
             import wandb
 
+            if FLUSH in wandb.Settings.model_fields:  # versions before have no such setting
+                self._wandb_init["settings"][FLUSH] = 1.0
             mode = self._wandb_init["mode"] or wandb_mode()
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
             try:

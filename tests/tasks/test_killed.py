@@ -2,11 +2,14 @@
 
 import contextlib
 import csv
+import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,9 +75,10 @@ def finish(line: list[str]) -> str:
     return said
 
 
-def kill(line: list[str], step: int, *, writing: bool) -> None:
+def kill(line: list[str], step: int, *, writing: bool, wait: float = 0) -> None:
     """Run until a step begins, or the first checkpoint after it is half written, and SIGKILL."""
-    process = start([sys.executable, "-c", DIES, str(step), str(writing), *line[1:]])
+    words = [str(step), str(writing), str(wait)]
+    process = start([sys.executable, "-c", DIES, *words, *line[1:]])
     said, _ = process.communicate(timeout=600)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # the other ranks
@@ -83,8 +87,9 @@ def kill(line: list[str], step: int, *, writing: bool) -> None:
 
 # train.py as it is, in a process that kills itself
 DIES = """
-import os, runpy, signal, sys
-step, writing, *sys.argv = int(sys.argv[1]), sys.argv[2] == "True", *sys.argv[3:]
+import os, runpy, signal, sys, time
+step, writing, wait = int(sys.argv[1]), sys.argv[2] == "True", float(sys.argv[3])
+sys.argv = sys.argv[4:]
 sys.path.insert(0, os.getcwd())
 from tasks import checkpoint_files
 from tasks.base import Task
@@ -96,6 +101,7 @@ def die(*_):
 def watch(task, batch, batch_idx):
     if task.global_step >= step:
         if not writing:
+            time.sleep(wait)
             die()
         checkpoint_files.os.fsync = die
     begin(task, batch, batch_idx)
@@ -163,6 +169,57 @@ def test_killed_and_resumed_equals_untouched(
     assert_alike(whole, killed)
 
 
+def wandb_history(run: Path) -> Iterator[tuple[str, str, float]]:
+    """Step, metric and value of what W&B's files of all pieces hold, for they have no reader."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for file in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+        for content in leveldb_log(file.read_bytes()[7:], begin=7):
+            record = Record.FromString(content)
+            items = {
+                item.key or item.nested_key[0]: json.loads(item.value_json)
+                for item in record.history.item
+            }
+            for key, value in items.items():
+                if not key.startswith(("_", "trainer/")) and isinstance(value, float | int):
+                    yield str(items["trainer/global_step"]), key, float(value)
+
+
+def leveldb_log(content: bytes, begin: int) -> Iterator[bytes]:
+    """Records of LevelDB's log format: blocks of 32 KiB, a record in one fragment or several."""
+    place, parts = 0, b""
+    while place < len(content):
+        left = 32768 - (place + begin) % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        if kind not in (1, 2, 3, 4):
+            return  # zeros: what a killed process had not filled
+        parts += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last of its fragments
+            yield parts
+            parts = b""
+
+
+@pytest.mark.slow
+def test_the_pieces_of_a_killed_run_are_one_history_for_wandb(
+    smalls: dict[str, list[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("wandb")
+    again = [*command("tagging, accumulated", smalls, tmp_path / "run"), "resume=true"]
+    again = [word.replace("logger=csv", "logger=default") for word in again]
+    kill(again, 13, writing=False, wait=3)  # W&B's own process writes what it has every second
+    finish(again)
+    found = [(step, key) for step, key, _ in wandb_history(tmp_path / "run") if key != "epoch"]
+    assert len(found) == len(set(found))
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 2
+    rows = history(tmp_path / "run")
+    logged = {(row["step"], key) for row in rows for key in row if key not in ("step", "epoch")}
+    assert logged <= set(found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tagging, accumulated", "language model, two ranks"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -179,3 +236,31 @@ def test_stopped_in_a_validation_and_resumed_equals_untouched(
     assert "stopped after step" in said and "saved in" in said
     assert "resume: going on after step" in finish(again)
     assert_alike(whole, stopped)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a disk")
+def test_a_training_that_fills_the_disk_stops_and_goes_on_when_there_is_room(
+    smalls: dict[str, list[str]], tmp_path: Path
+) -> None:
+    small = [*smalls["tagging"], *COMMON, "model.num_layers=4", "trainer.max_epochs=5"]
+    keys = {key.partition("=")[0]: key for key in [*small, "callbacks.last.minutes=9"]}
+    line = [sys.executable, "train.py", *keys.values()]
+    whole, disk = tmp_path / "whole", tmp_path / "disk"
+    finish([*line, f"hydra.run.dir={whole}"])
+    disk.mkdir()
+    room = int(3.4 * (whole / "checkpoints" / "last.ckpt").stat().st_size)  # for three, not four
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        again = [*line, f"hydra.run.dir={disk}/run", "resume=true"]
+        process = start(again)
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 1, said
+        assert "No space left on device" in said and "Traceback" not in said
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert "resume: going on after step" in finish(again)
+        assert_alike(whole, disk / "run")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
