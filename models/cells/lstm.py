@@ -49,9 +49,24 @@ class LSTM(FusedLayer):
     def initial_state(self, batch_size: int) -> State:
         return self.zeros(batch_size, self.output_size), self.zeros(batch_size, self.output_size)
 
+    def _call(
+        self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        if data.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _has_kernel():
+            with torch.autocast("cpu", enabled=False):
+                return super()._call(self.full(data), batch_sizes, before, weights)
+        return super()._call(data, batch_sizes, before, weights)
+
     def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
         hidden, cell = _Gates.apply(entered + recurrent, leaves(state)[1])
         return hidden, cell
+
+
+def _has_kernel() -> bool:
+    """Whether oneDNN's LSTM runs in autocast's dtype: not in bf16 on processors without AVX-512."""
+    half = torch.get_autocast_dtype("cpu") == torch.float16
+    known = torch.ops.mkldnn
+    return bool(known._is_mkldnn_fp16_supported() if half else known._is_mkldnn_bf16_supported())
 
 
 class _Gates(torch.autograd.Function):
