@@ -15,6 +15,8 @@ def recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) ->
     A step of a dozen elementwise operations would keep a dozen tensors at every step. `function`
     must need gradients of its arguments alone and draw no random numbers.
     """
+    if not torch.is_grad_enabled():  # nor has ONNX such nodes
+        return function(*tensors)
     return _Recomputed.apply(function, *tensors)
 
 
