@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from building.leaves import leaves
+from data.names import check_part_name
 from launch import CONFIGS, quote_plain_values
 
 GROUPS = ("task", "data", "tokenizer", "model")  # that a part has of its own
@@ -71,11 +72,7 @@ def _part(config: DictConfig, asked: Any) -> tuple[str, dict[str, Any], dict[str
         )
     task, data = (_node(part[key], drop=OF_ALL[key]) for key in ("task", "data"))
     name = str(data["name"])
-    if not name.replace("_", "").replace("-", "").isalnum():
-        raise ValueError(
-            f"parts: {name!r} names metrics and folders: give it another data.name, of letters, "
-            "digits, _ and -"
-        )
+    check_part_name(name)
     return name, {key: value for key, value in task.items() if key not in GIVEN}, data
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from data.arrays import Ragged, Split, cut, fingerprint, open_splits, save_splits
 from data.codec import Codec, TextCodec, codec_from_plain
 from data.curriculum import ShortestFirst
+from data.names import check_data_name
 from data.samplers import BatchSampler, BucketBatchSampler, Indices, ResumableLoader
 from data.sources import Loaded, Source, load
 from data.spec import DataSpec
@@ -95,8 +96,7 @@ class DataModule(LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
-        if Path(self.name).name != self.name:
-            raise ValueError(f"data.name={self.name} names a folder of the cache, and is no path")
+        check_data_name(self.name)
         if self.num_workers > MOST_WORKERS:
             raise ValueError(
                 f"data.num_workers={self.num_workers} is a number of processes: {MOST_WORKERS} at "

@@ -10,6 +10,7 @@ from data.base import DataModule, Report
 from data.batches import PartBatch
 from data.codec import Codec, codec_from_plain
 from data.mixture import MixtureSampler, PartIndices, counts, shares
+from data.names import check_part_name
 from data.samplers import ResumableLoader
 from data.spec import DataSpec
 
@@ -68,8 +69,7 @@ class Mixed(LightningDataModule):
         if self.epoch_steps is not None and self.epoch_steps < 1:
             raise ValueError(f"data.epoch_steps must be at least 1, got {self.epoch_steps}")
         for name in self.parts:
-            if not name.replace("_", "").replace("-", "").isalnum():  # from a checkpoint, say
-                raise ValueError(f"data.parts: {name!r} names metrics and folders: it is no path")
+            check_part_name(name)  # again: a checkpoint's config names parts, too
         self.modules = {
             name: part(
                 data_dir=self.data_dir, cache_dir=self.cache_dir, seed=self.seed,

@@ -115,7 +115,7 @@ def test_a_parquet_file_whose_schema_lies(place: int, tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "a/b", "."])
+@pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "a/b", ".", ".."])
 def test_names_of_data_that_are_paths(name: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"cache_dir": str(tmp_path), "seed": 1, "batch_size": 1}
     with pytest.raises(ValueError, match=r"data\.name=.* is no path"):
