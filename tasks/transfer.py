@@ -165,7 +165,7 @@ def _count(mine: Sequence[str], given: Sequence[str], where: str) -> tuple[int, 
 
 
 # Settings under which the same weights would compute something else, and those that give shapes
-MEANING = ("tie_weights", "residual", "layer_norm")
+MEANING = ("tie_weights", "residual", "layer_norm", "normalise_embedding")
 SIZES = ("bidirectional", "num_layers", "embedding_size", "hidden_size")
 
 
@@ -216,7 +216,8 @@ def _misfit(own: Entries, theirs: Entries, part: str, where: str, mend: str) -> 
 def _differing(own: Mapping[str, Any], theirs: Mapping[str, Any], names: Iterable[str]) -> str:
     """What would make the settings of these names agree, as a command line says it."""
     mine, given = (_settings(c.get("model", {})) for c in (own, theirs))
-    given.setdefault("model.bidirectional", False)  # a language model has no choice
+    for choice in ("bidirectional", "normalise_embedding"):  # which a language model has not
+        given.setdefault(f"model.{choice}", False)
     return " ".join(
         f"{key}={str(value).lower() if isinstance(value, bool) else value}"
         for key, value in given.items()

@@ -181,6 +181,7 @@ def test_dropped_weights_or_zoneout_change_no_names(
         (["model.num_layers=1"], "set model.num_layers=2"),
         (["model.bidirectional=true"], "set model.bidirectional=false"),
         (["model.residual=true"], "trained with other settings: set model.residual=false"),
+        (["model.normalise_embedding=true"], "settings: set model.normalise_embedding=false"),
         (["tokenizer.reverse=true"], "reads the other way: set tokenizer.reverse=false"),
         (["tokenizer=characters"], "knows no symbol of this data: take the tokenizer"),
     ],
