@@ -92,6 +92,8 @@ def test_an_unknown_key_of_a_mapping_is_told_by_its_own_name(call: Call) -> None
         (["precision=fp8"], "choose auto, fp32, bf16, fp16"),
         (["fit=false"], "ckpt=RUN_OR_FILE"),
         (["ckpt=nowhere"], "nowhere does not exist"),
+        (["experiment=captioning/best"], "RUN does not exist: give a run's directory"),
+        (["experiment=classification/best_sst2"], "RUN does not exist: give a run's directory"),
         (["task=translation", "data=recipes"], "needs pairs of texts"),
         (["task=tagging", "data=recipes"], "use task=classification"),
         (["data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
