@@ -44,15 +44,17 @@ class Inputs(nn.Module):
         kept_ids: Sequence[int] = (),
         freeze: bool = False,
         normalise: bool = False,
+        initial_range: float = INITIAL_RANGE,
     ) -> None:
-        """`word_dropout` hides symbols in training: each one that is met becomes `unk_id`; with
-        `variational` a symbol instead loses its vector wherever it stands in the batch (Gal and
-        Ghahramani 2015, arXiv 1512.05287). `word_replacement` puts in training any symbol at all in
-        the place of each one with that probability (Xie et al. 2017, arXiv 1703.02573; Wang et al.
-        2018, arXiv 1808.07512). Neither touches pads and `kept_ids`, such as a text's ends.
-        `variational` also makes `dropout` take the same features at every step of a row. `freeze`
-        keeps the vectors as they are, or were loaded; `normalise` gives what is read of them mean 0
-        and variance 1 (`NormalisedEmbedding`).
+        """Vectors start as uniform numbers of at most `initial_range`. `word_dropout` hides symbols
+        in training: each one that is met becomes `unk_id`; with `variational` a symbol instead
+        loses its vector wherever it stands in the batch (Gal and Ghahramani 2015, arXiv
+        1512.05287). `word_replacement` puts in training any symbol at all in the place of each one
+        with that probability (Xie et al. 2017, arXiv 1703.02573; Wang et al. 2018, arXiv
+        1808.07512). Neither touches pads and `kept_ids`, such as a text's ends. `variational` also
+        makes `dropout` take the same features at every step of a row. `freeze` keeps the vectors as
+        they are, or were loaded; `normalise` gives what is read of them mean 0 and variance 1
+        (`NormalisedEmbedding`).
         """
         super().__init__()
         if (vocabulary_size is None) == (input_features is None):
@@ -63,6 +65,8 @@ class Inputs(nn.Module):
         check_probability("embedding_dropout", dropout)
         check_probability("word_dropout", word_dropout)
         check_probability("word_replacement", word_replacement)
+        if not initial_range > 0.0:
+            raise ValueError(f"an embedding starts in a range above 0, got {initial_range}")
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.unk_id = unk_id
@@ -110,7 +114,7 @@ class Inputs(nn.Module):
             if normalise
             else nn.Embedding(vocabulary_size, embedding_size)
         )
-        nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
+        nn.init.uniform_(self.embedding.weight, -initial_range, initial_range)
         self.embedding.weight.requires_grad_(not freeze)
 
     def draw_mask(self, batch_size: int) -> Mask:

@@ -34,12 +34,15 @@ class TextEncoder(Encoder):
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         word_replacement: float = 0.0,
+        embedding_range: float = 1.0,
         pad_id: int = 0,
         unk_id: int | None = None,
         kept_ids: Sequence[int] = (),
     ) -> None:
         """`dropout` falls between the layers and on the memory; `word_dropout` and
-        `word_replacement` on the symbols that are read (`models.embedding.Inputs`).
+        `word_replacement` on the symbols that are read (`models.embedding.Inputs`). Vectors start
+        within ±`embedding_range`: where they are as small as those of an output layer, memories
+        differ so little at first that attention takes hundreds of steps to tell their places apart.
         """
         super().__init__()
         self.inputs = Inputs(
@@ -53,6 +56,7 @@ class TextEncoder(Encoder):
             variational=variational,
             word_dropout=word_dropout,
             word_replacement=word_replacement,
+            initial_range=embedding_range,
         )
         self.stack = (BidirectionalStack if bidirectional else RNNStack)(
             input_size=embedding_size,
