@@ -18,6 +18,7 @@ from models.dropout import (
 from models.normalised import NormalisedEmbedding
 
 INITIAL_RANGE = 0.1  # small enough for weights that are also the output layer's
+LARGEST_RANGE = 100.0
 
 
 class Inputs(nn.Module):
@@ -65,8 +66,10 @@ class Inputs(nn.Module):
         check_probability("embedding_dropout", dropout)
         check_probability("word_dropout", word_dropout)
         check_probability("word_replacement", word_replacement)
-        if not initial_range > 0.0:
-            raise ValueError(f"an embedding starts in a range above 0, got {initial_range}")
+        if not 0.0 < initial_range <= LARGEST_RANGE:
+            raise ValueError(
+                f"embedding_range is above 0 and at most {LARGEST_RANGE:g}, got {initial_range}"
+            )
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.unk_id = unk_id

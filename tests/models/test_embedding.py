@@ -25,6 +25,16 @@ def test_symbols_become_their_vectors_alone_or_in_a_sequence() -> None:
     torch.testing.assert_close(inputs(symbols()[:, 0]), inputs.embedding.weight[symbols()[:, 0]])
 
 
+def test_vectors_start_within_their_range() -> None:
+    for given, largest in [({}, 0.1), ({"initial_range": 1.0}, 1.0)]:
+        sizes = build(vocabulary_size=1000, **given).embedding.weight.abs()
+        assert 0.99 * largest < sizes.max() <= largest
+        assert 0.45 * largest < sizes.mean() < 0.55 * largest
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"embedding_range is above 0 .* got {wrong}"):
+            build(initial_range=wrong)
+
+
 def test_real_features_pass_as_they_are() -> None:
     inputs = build(vocabulary_size=None, input_features=4)
     features = torch.randn(B, T, 4)

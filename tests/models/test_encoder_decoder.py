@@ -111,6 +111,17 @@ def test_features_computed_before_give_the_same_as_pictures() -> None:
 # Tied weights
 
 
+def test_a_source_starts_with_larger_vectors_than_a_tied_target() -> None:
+    # a target's are output weights, too; a source's of that size leave attention blind at first
+    same = {"source": VT, "encoder": text_encoder(embedding_size=40)}
+    same["decoder"] = text_decoder(embedding_size=40)
+    for tie, largest in (("none", 1.0), ("decoder", 1.0), ("all", 0.1)):
+        model = build(**same, tie_weights=tie, shared_vocabulary=tie == "all")
+        source = model.encoder.inputs.embedding.weight.abs().max().item()
+        assert 0.9 * largest < source < 1.01 * largest
+        assert model.decoder.inputs.embedding.weight.abs().max() < 0.101
+
+
 def test_tied_weights_are_one_parameter() -> None:
     same = {"encoder": text_encoder(), "decoder": text_decoder(), "source": VT}
     counts = {}
