@@ -191,7 +191,7 @@ def _pointer(
 
 
 def _tie(encoder: Encoder, decoder: AttentionDecoder, shared_vocabulary: bool) -> None:
-    """One embedding for both sides."""
+    """One embedding for both sides: the target's, which starts as small as output weights do."""
     if not shared_vocabulary:
         raise ValueError(
             "tie_weights=all needs one vocabulary for source and target: set "
@@ -204,4 +204,4 @@ def _tie(encoder: Encoder, decoder: AttentionDecoder, shared_vocabulary: bool) -
             "tie_weights=all needs equal embedding sizes, got encoder "
             f"{sizes[0]} and decoder {sizes[1]}"
         )
-    decoder.inputs.embedding = source.embedding
+    source.embedding = decoder.inputs.embedding
