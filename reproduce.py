@@ -2,6 +2,7 @@
 
 python reproduce.py                the rows of the ledger (results/*.yaml) and their verdicts
 python reproduce.py ROW            run a row's seeds; fails where the mean misses the tolerance
+python reproduce.py ROW --seeds 2  some of them, while another process or machine runs others
 python reproduce.py report         write RESULTS.md
 python reproduce.py compare RUN_A RUN_B --samples 1000 --seed 1
 python reproduce.py summary runs/sweeps/TIME
@@ -185,13 +186,13 @@ def show_summary(sweep: str) -> None:
     print(json.dumps({"sweep": sweep, "kinds": found}))
 
 
-def show_row(name: str) -> None:
+def show_row(name: str, only: list[int] | None) -> None:
     """Run a row; SystemExit where its mean falls outside the tolerance."""
-    verdict = ledger.runs.measure(name)
+    verdict = ledger.runs.measure(name, only=only)
     content = ledger.rows.read(name)
     print(ledger.report.line(name, content))
     print(json.dumps({"row": name, "metric": content["row"]["metric"], **content["measured"]}))
-    if verdict != "reproduced":
+    if verdict == "not reproduced":
         sys.exit(1)
 
 
@@ -210,7 +211,9 @@ def main() -> None:
     command.add_argument("--samples", type=int, default=1000)
     command.add_argument("--seed", type=int, default=1)
     for row in ledger.rows.names():
-        commands.add_parser(row, help="a row of the ledger")
+        commands.add_parser(row, help="a row of the ledger").add_argument(
+            "--seeds", type=int, nargs="+", help="of the row's seeds; all unless given"
+        )
     given = parser.parse_args()
     if given.command is None:
         print(ledger.report.listing())
@@ -223,7 +226,7 @@ def main() -> None:
         show_summary(given.sweep)
         return
     if given.command != "compare":
-        show_row(given.command)
+        show_row(given.command, given.seeds)
         return
     found = compare(given.run_a, given.run_b, samples=given.samples, seed=given.seed)
     print(f"{'metric':12}{'A':>10}{'B':>10}{'B - A':>10}{'95% interval':>24}{'p':>9}")

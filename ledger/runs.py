@@ -13,52 +13,96 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import ledger.baselines
 import ledger.rows
-from ledger.form import verdict
+from ledger.form import Baselines, verdict
 
 RUNS = Path("runs/reproduce")  # below the working directory, as all runs of train.py
 
 
-def measure(name: str, *, results: Path = ledger.rows.RESULTS, runs: Path = RUNS) -> str:
+def measure(
+    name: str,
+    *,
+    only: Sequence[int] | None = None,
+    results: Path = ledger.rows.RESULTS,
+    runs: Path = RUNS,
+) -> str:
     """Run what is missing of a row's seeds, fill its file after each, and return the verdict.
 
-    ValueError where a run ends without a result, or the row needs a GPU that is not there.
+    `only`: these seeds, while other processes run others of the row; whichever is done enters the
+    file. ValueError where a run ends without a result, a seed is none of the row's or is being run
+    by another process, or the row needs a GPU that is not there.
     """
     row = ledger.rows.given(name, results)
     if row["needs"] == "gpu" and not _has_gpu():
         raise ValueError(f"{name} needs a GPU, and there is none: it is not run here")
+    chosen = list(row["seeds"] if only is None else only)
+    if unknown := [seed for seed in chosen if seed not in row["seeds"]]:
+        raise ValueError(f"--seeds: {unknown[0]} is none of {name}'s, {row['seeds']}")
     folder = runs / row.get("runs", name)
-    seeds: dict[int, dict[str, Any]] = {}
-    baselines: dict[str, dict[str, Any]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
     for seed in row["seeds"]:
-        seeds[seed] = run_seed(row, seed, folder)
-        ledger.rows.write(name, seeds, baselines=baselines, results=results)
-    for baseline in row.get("baselines", []):
-        baselines[baseline] = ledger.baselines.measure(row, baseline, folder)
-        ledger.rows.write(name, seeds, baselines=baselines, results=results)
+        _begun(row, seed, folder)  # refuses another config, before anything is run
+    for seed in chosen:
+        try:
+            with FileLock(folder / f"{seed}.lock", timeout=0):
+                run_seed(row, seed, folder)
+        except Timeout:
+            raise ValueError(
+                f"seed {seed} of {name} is being run by another process: --seeds chooses others"
+            ) from None
+        seeds = _enter(name, row, folder, results, {})
+    baselines: dict[str, dict[str, Any]] = {}
+    if len(seeds) == len(row["seeds"]):
+        for baseline in row.get("baselines", []):
+            baselines[baseline] = ledger.baselines.measure(row, baseline, folder)
+            _enter(name, row, folder, results, baselines)
     return verdict(row, seeds, baselines)
+
+
+def _enter(
+    name: str, row: Mapping[str, Any], folder: Path, results: Path, baselines: Baselines
+) -> dict[int, dict[str, Any]]:
+    """Write all seeds that are done, whoever ran them, into the row's file; and return them."""
+    with FileLock(folder / "row.lock"):
+        notes = {seed: _begun(row, seed, folder) for seed in row["seeds"]}
+        seeds = {seed: _finished(row, known) for seed, known in notes.items() if known["measured"]}
+        ledger.rows.write(name, seeds, baselines=baselines, results=results)
+    return seeds
+
+
+def _begun(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """What is noted of a seed so far. ValueError where it was begun with another config."""
+    notes = folder / f"{seed}.json"
+    if not notes.is_file():
+        return {"config": row["config"], "minutes": 0.0, "measured": None}
+    known: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
+    if known["config"] != row["config"]:
+        raise ValueError(
+            f"{folder / str(seed)} was begun with {' '.join(known['config'])}, the row now says "
+            f"{' '.join(row['config'])}: move {folder} away to begin anew"
+        )
+    return known
+
+
+def _finished(row: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    value = value_of(row, known["test"])
+    return {"value": value, "minutes": round(known["minutes"], 2), **known["measured"]}
 
 
 def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """The measurements of one seed: read where it is finished, else run (on from where it was)."""
     run, notes = folder / str(seed), folder / f"{seed}.json"
-    known: dict[str, Any] = {"config": row["config"], "minutes": 0.0, "measured": None}
-    if notes.is_file():
-        known = json.loads(notes.read_text(encoding="utf-8"))
-    if known["config"] != row["config"]:
-        raise ValueError(
-            f"{run} was begun with {' '.join(known['config'])}, the row now says "
-            f"{' '.join(row['config'])}: move {folder} away to begin anew"
-        )
+    known = _begun(row, seed, folder)
     if known["measured"] is None:
         said: list[str] = []
-        folder.mkdir(parents=True, exist_ok=True)
         commit = _commit()  # of the code that trains, whatever is committed meanwhile
         began = time.monotonic()
         try:
@@ -66,12 +110,18 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
             train(["logger=csv", *row["config"], *own], said)
         finally:  # the minutes of a run that was interrupted count, too
             known["minutes"] += (time.monotonic() - began) / 60
-            notes.write_text(json.dumps(known), encoding="utf-8")
+            _note(notes, known)
         known["measured"] = {"signature": _signature(said), "commit": commit, **circumstances(run)}
         known["test"] = json.loads(said[-1])["test"]
-        notes.write_text(json.dumps(known), encoding="utf-8")
-    value = value_of(row, known["test"])
-    return {"value": value, "minutes": round(known["minutes"], 2), **known["measured"]}
+        _note(notes, known)
+    return _finished(row, known)
+
+
+def _note(notes: Path, known: Mapping[str, Any]) -> None:
+    """Written whole or not at all: another process may read it at any time."""
+    fresh = notes.with_suffix(".partial")
+    fresh.write_text(json.dumps(known), encoding="utf-8")
+    fresh.replace(notes)
 
 
 def train(words: list[str], said: list[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -59,6 +60,15 @@ def seed(value: float) -> dict[str, Any]:
         "precision": "fp32", "versions": "torch 2", "commit": "abc", "fingerprint": "f",
         "signature": None,
     }  # fmt: skip
+
+
+def done(folder: Path, number: int, value: float) -> None:
+    """What a finished seed leaves beside its run."""
+    measured = {key: one for key, one in seed(value).items() if key not in ("value", "minutes")}
+    notes = {"config": ["cell=gru"], "minutes": 2.0, "measured": measured}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**notes, "test": {"test/accuracy": value}})
+    (folder / f"{number}.json").write_text(text)
 
 
 @pytest.mark.parametrize("name", ledger.rows.names())
@@ -249,17 +259,37 @@ def test_a_finished_seed_is_read_and_one_of_another_config_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, runs = new(tmp_path / "results"), tmp_path / "runs"
-    (runs / "one").mkdir(parents=True)
-    measured = {key: value for key, value in seed(0.7).items() if key not in ("value", "minutes")}
     for number in (1, 2):
-        notes = {"config": ["cell=gru"], "minutes": 2.0, "measured": measured}
-        notes["test"] = {"test/accuracy": 0.7, "test/loss": 0.3}
-        (runs / "one" / f"{number}.json").write_text(json.dumps(notes))
+        done(runs / "one", number, 0.7)
     monkeypatch.setattr(ledger.runs, "train", lambda *_: pytest.fail("it was run again"))
     assert ledger.runs.measure("one", results=results, runs=runs) == "reproduced"
     new(tmp_path / "results", config="cell=lstm")
     with pytest.raises(ValueError, match=r"begun with cell=gru, the row now says cell=lstm"):
         ledger.runs.measure("one", results=results, runs=runs)
+
+
+def test_processes_share_a_row_s_seeds_and_the_last_gives_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, runs = new(tmp_path / "results"), tmp_path / "runs"
+    ran: list[int] = []
+
+    def run_seed(row: Any, number: int, folder: Path) -> None:
+        ran.append(number)
+        done(folder, number, 0.4 * number)
+
+    monkeypatch.setattr(ledger.runs, "run_seed", run_seed)
+    where = {"results": results, "runs": runs}
+    with FileLock(runs / "one" / "1.lock"):
+        with pytest.raises(ValueError, match="seed 1 of one is being run by another process"):
+            ledger.runs.measure("one", only=[1], **where)
+        assert ledger.runs.measure("one", only=[2], **where) == "not run yet"
+    assert list(ledger.rows.read("one", results)["measured"]["seeds"]) == [2]
+    assert ledger.runs.measure("one", only=[1], **where) == "reproduced"
+    assert ledger.rows.read("one", results)["measured"]["mean"] == pytest.approx(0.6)
+    assert ran == [2, 1]
+    with pytest.raises(ValueError, match=r"--seeds: 3 is none of one's, \[1, 2\]"):
+        ledger.runs.measure("one", only=[3], **where)
 
 
 def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path) -> None:
