@@ -65,14 +65,30 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def subplots(count: int, *, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels of so many inches each, row by row."""
+def subplots(
+    count: int,
+    *,
+    columns: int,
+    size: tuple[float, float],
+    margins: tuple[float, float, float, float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels of so many inches each, row by row.
+
+    `margins`: inches of a panel left of its axes, right, below and above, for their labels; without
+    them they are found, by drawing all of it once more.
+    """
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes[count:]:
-        ax.remove()
-    return figure, axes[:count]
+    width, height = columns * size[0], rows * size[1]
+    figure = Figure(figsize=(width, height), layout="constrained" if margins is None else None)
+    grid = figure.add_gridspec(rows, columns)
+    if margins is not None:
+        left, right, below, above = margins
+        across, down = size[0] - left - right, size[1] - below - above
+        grid.update(
+            left=left / width, right=1 - right / width, wspace=(left + right) / across,
+            bottom=below / height, top=1 - above / height, hspace=(below + above) / down,
+        )  # fmt: skip
+    return figure, [figure.add_subplot(grid[divmod(i, columns)]) for i in range(count)]
 
 
 def label_axes(ax: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:

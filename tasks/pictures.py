@@ -41,7 +41,9 @@ def learning_curves(csv: Path, path: Path) -> bool:
         return False
     names = sorted(panels, key=lambda metric: (metric != "loss", metric))
     with style():
-        figure, axes = subplots(len(names), columns=min(3, len(names)), size=(4.2, 3.0))
+        figure, axes = subplots(
+            len(names), columns=min(3, len(names)), size=(4.2, 3.0), margins=(0.6, 0.15, 0.5, 0.35)
+        )
         for ax, metric in zip(axes, names, strict=True):
             for stage, label, colour in [("train", "training", QUIET), ("val", "validation", "C0")]:
                 if curve := panels[metric].get(stage):
@@ -107,20 +109,30 @@ def attention_over_picture(
     rows, columns = grid or _grid_of(matrix.shape[1], height / width)
     expect(matrix, (len(tokens), rows * columns))
     shown = list(zip(tokens, matrix, strict=True))[: MOST_PANELS - 1]
+    count = len(shown) + 1
+    across = min(6, count)
+    down = math.ceil(count / across)
+    gap, above = 0.05 * width, 0.17 * width  # above: for the token
     with style():
-        count = len(shown) + 1
-        size = (1.7, 1.7 * height / width + 0.3)
-        figure, axes = subplots(count, columns=min(6, count), size=size)
-        for ax in axes:
-            ax.imshow(image, extent=(0, width, height, 0))
-            ax.set_axis_off()
-        for ax, (token, row) in zip(axes[1:], shown, strict=True):
+        # all on one pair of axes: a pair for each picture takes four times as long
+        cell = (width + gap, height + gap + above)
+        figure = Figure(figsize=(1.7 * across, 1.7 * down * cell[1] / cell[0]))
+        ax = figure.add_axes((0, 0, 1, 1))
+        ax.set_axis_off()
+        for i in range(count):
+            x, y = i % across * cell[0] + gap / 2, i // across * cell[1] + gap / 2 + above
+            place = (x, x + width, y + height, y)
+            ax.imshow(image, extent=place, aspect="auto")
+            if i == 0:
+                continue
+            token, row = shown[i - 1]
             where = row.reshape(rows, columns)
             ax.imshow(
-                where, extent=(0, width, height, 0), cmap="gray", alpha=0.7,
+                where, extent=place, aspect="auto", cmap="gray", alpha=0.7,
                 interpolation="bicubic", vmin=0, vmax=max(float(where.max()), 1e-9),
             )  # fmt: skip
-            ax.set_title(readable(token))
+            ax.text(x + width / 2, y - gap, readable(token), ha="center", va="bottom", fontsize=10)
+        ax.set(xlim=(0, across * cell[0]), ylim=(down * cell[1], 0))  # pictures move them
         save(figure, path)
 
 

@@ -8,6 +8,7 @@ import lightning
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
 
 import build
 from building import parts
@@ -59,8 +60,17 @@ Start = Callable[..., Run]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def drawn() -> None:
+    """For tests that look at the pictures of a run; those of others are empty files."""
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
     """A run of a shape: `start("tagging", "cell=lstm")`."""
+    if "drawn" not in request.fixturenames:  # drawing would take most of a small run's time
+        monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
     GlobalHydra.instance().clear()
     count = 0
 

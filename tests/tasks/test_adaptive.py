@@ -229,6 +229,7 @@ def test_losses_by_place_add_up_to_the_plain_one(
 OPTIONS = ["temperature", "cache", "dynamic"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_options_are_reported_beside_plain_numbers_that_stay(start: Any, tmp_path: Any) -> None:
     asked = [f"task.evaluation.{name}=true" for name in OPTIONS]
     before = start("language_model").test()

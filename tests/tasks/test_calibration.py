@@ -83,6 +83,7 @@ def test_the_class_table_agrees_with_the_definition_and_macro_f1() -> None:
 @pytest.mark.parametrize(
     "shape", [["classification"], ["tagging", "data=recipes_online", "data.batch_size=16"]]
 )
+@pytest.mark.usefixtures("drawn")
 def test_a_test_leaves_the_table_and_the_picture(
     shape: list[str], start: Callable[..., Any], tmp_path: Path
 ) -> None:

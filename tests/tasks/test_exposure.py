@@ -98,6 +98,7 @@ def test_nothing_decoded_has_nothing_right() -> None:
 
 
 @pytest.mark.parametrize("shape", ["translation", "captioning"])
+@pytest.mark.usefixtures("drawn")
 def test_both_are_reported_by_position_and_drawn(shape: str, start: Any) -> None:
     run = start(shape, "trainer.max_epochs=2", "task.beam_size=1").fit()
     measured = run.test()
@@ -251,6 +252,7 @@ def test_music_drifts_in_nats_a_frame() -> None:
         assert row["free_nll"] == pytest.approx(entropy, abs=0.7)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_language_model_reports_its_drift(start: Any) -> None:
     run = start("language_model", "trainer.max_epochs=1").fit()
     measured = run.test()

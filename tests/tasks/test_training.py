@@ -141,6 +141,7 @@ def test_accumulated_batches_weigh_by_what_they_count(start: Any) -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_its_record(shape: str, start: Any) -> None:
     run = start(shape, "trainer.max_epochs=1", "trainer.log_every_n_steps=1").fit()
     run.test()
