@@ -22,6 +22,9 @@ NO_DROPOUT = {
 }  # fmt: skip
 
 
+BRIEF = ["trainer.max_epochs=2", "trainer.limit_train_batches=8"]
+
+
 def first_batch(data: Any, split: str = "train") -> Any:
     return next(iter(data.loader(split)))
 
@@ -49,19 +52,19 @@ def test_it_overfits_one_batch(shape: str, start: Any) -> None:
 
 
 def test_two_runs_with_one_seed_are_alike(shape: str, start: Any) -> None:
-    options = ["trainer.max_epochs=2", "seed=3"]
+    options = [*BRIEF, "seed=3"]
     runs = [start(shape, *options).fit() for _ in range(2)]
     first, second = (run.test() for run in runs)
     assert first == second
     weights = zip(runs[0].task.parameters(), runs[1].task.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
-    other = start(shape, "trainer.max_epochs=2", "seed=4").fit().test()
+    other = start(shape, *BRIEF, "seed=4").fit().test()
     assert other["test/loss"] != first["test/loss"]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_bf16_trains_as_fp32_does(shape: str, optimizer: str, start: Any) -> None:
-    options = ["trainer.max_epochs=2", f"optimizer={optimizer}", "optimizer.lr=1e-2"]
+    options = [*BRIEF, f"optimizer={optimizer}", "optimizer.lr=1e-2"]
     losses = [
         start(shape, *options, f"precision={name}").fit().test()["test/loss"]
         for name in ("fp32", "bf16")
