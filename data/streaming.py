@@ -171,7 +171,7 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self._batches is None:
-            self._batches = self._open(self.handed_out)
+            self._batches = _batches(self.data, self.handed_out)
         while True:  # the next epoch of the trainer goes on where this one stops
             batch = next(self._batches)
             self.handed_out += 1
@@ -183,24 +183,27 @@ class StreamLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.handed_out, self._batches = state["batches"], None
 
-    def _open(self, done: int) -> Iterator[Any]:
-        data, joins = self.data, self.data.joins_workers
-        workers = min(data.num_workers, data.batch_size) if joins else data.num_workers
-        loader: DataLoader[Any] = DataLoader(
-            _Reader(data, done=done),
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(data.seed),
-        )
-        parts = iter(loader)
-        if joins and workers > 1:
-            while True:
-                rows = list(islice(parts, workers))
-                yield type(rows[0])(*(torch.cat(tensors) for tensors in zip(*rows, strict=True)))
-        for _ in range(done % max(1, workers)):
-            next(parts)  # of the workers that had handed out one more than the others
-        yield from parts
+
+def _batches(data: Streamed, done: int) -> Iterator[Any]:
+    """Not a method: with its loader in a circle of references, workers would be told to end by the
+    garbage collector, which takes their queues away first, and each is waited for in vain."""
+    joins = data.joins_workers
+    workers = min(data.num_workers, data.batch_size) if joins else data.num_workers
+    loader: DataLoader[Any] = DataLoader(
+        _Reader(data, done=done),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(data.seed),
+    )
+    parts = iter(loader)
+    if joins and workers > 1:
+        while True:
+            rows = list(islice(parts, workers))
+            yield type(rows[0])(*(torch.cat(tensors) for tensors in zip(*rows, strict=True)))
+    for _ in range(done % max(1, workers)):
+        next(parts)  # of the workers that had handed out one more than the others
+    yield from parts
 
 
 class _Reader(IterableDataset):  # type: ignore[type-arg]

@@ -1,5 +1,7 @@
 """Training on rows as they are read: each once a pass, in an order of its own, from any files."""
 
+import gc
+import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
@@ -197,6 +199,22 @@ def test_streams_of_documents_go_on_from_batch_to_batch(
     assert torch.equal(inputs[:, 1:], targets[:, :-1]) and (inputs[:, 0] == EOS).all()
     read = {tuple(text) for row in targets.tolist() for text in cut(row)[:-1]}
     assert read == {tuple(text) for text in cut(ordinary.splits["train"].flat("ids").tolist())}
+
+
+def test_workers_end_with_the_loader_that_began_them(make: Make, tmp_path: Path) -> None:
+    data = make(TextLabels, labels(tmp_path / "d"), num_workers=2)
+    before = set(multiprocessing.active_children())
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    next(batches)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    gc.disable()  # which would wait five seconds for each of them
+    try:
+        del batches, loader
+        assert not any(worker.is_alive() for worker in workers)
+    finally:
+        gc.enable()
 
 
 def cut(ids: list[int]) -> list[list[int]]:
