@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ledger.rows
 from launch import CONFIGS
 
 
@@ -21,7 +22,7 @@ def measure(row: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
     if not file.is_file():
         found = _measure(row["config"], name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found), encoding="utf-8")
+        ledger.rows.write_whole(file, json.dumps(found))
     known = json.loads(file.read_text(encoding="utf-8"))
     if known["config"] != row["config"]:
         raise ValueError(f"{file} is of {known['config']}, the row now says {row['config']}")

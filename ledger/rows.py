@@ -61,6 +61,11 @@ def write(
     validate(name, {"row": row, "measured": measured})
     path = results / f"{name}.yaml"
     above = path.read_text(encoding="utf-8").partition("\nmeasured:")[0].rstrip()
+    write_whole(path, f"{above}\n\n{OmegaConf.to_yaml({'measured': measured})}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All of it or nothing: another process may read it at any time."""
     fresh = path.with_suffix(".partial")
-    fresh.write_text(f"{above}\n\n{OmegaConf.to_yaml({'measured': measured})}", encoding="utf-8")
+    fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)

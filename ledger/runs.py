@@ -97,8 +97,8 @@ def _finished(row: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any
     return {"value": value, "minutes": round(known["minutes"], 2), **known["measured"]}
 
 
-def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
-    """The measurements of one seed: read where it is finished, else run (on from where it was)."""
+def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> None:
+    """Run a seed, on from where it was, unless it is finished; what it measured is noted."""
     run, notes = folder / str(seed), folder / f"{seed}.json"
     known = _begun(row, seed, folder)
     if known["measured"] is None:
@@ -110,18 +110,10 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
             train(["logger=csv", *row["config"], *own], said)
         finally:  # the minutes of a run that was interrupted count, too
             known["minutes"] += (time.monotonic() - began) / 60
-            _note(notes, known)
+            ledger.rows.write_whole(notes, json.dumps(known))
         known["measured"] = {"signature": _signature(said), "commit": commit, **circumstances(run)}
         known["test"] = json.loads(said[-1])["test"]
-        _note(notes, known)
-    return _finished(row, known)
-
-
-def _note(notes: Path, known: Mapping[str, Any]) -> None:
-    """Written whole or not at all: another process may read it at any time."""
-    fresh = notes.with_suffix(".partial")
-    fresh.write_text(json.dumps(known), encoding="utf-8")
-    fresh.replace(notes)
+        ledger.rows.write_whole(notes, json.dumps(known))
 
 
 def train(words: list[str], said: list[str]) -> None:
