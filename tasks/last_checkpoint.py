@@ -1,8 +1,10 @@
 """Saving what a training needs to go on, every few minutes and when it is asked to stop."""
 
+import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ class LastCheckpoint(callbacks.Checkpoint):
     Within an epoch it saves only where gradients were just applied and no validation is due, so
     that a run that goes on from there does all that the one before would have done. A signal within
     a validation ends it: what is saved is the training before it, and a run that goes on begins
-    with that validation.
+    with that validation. Where `trainer.max_steps` or `max_time` cuts an epoch off, a run that is
+    given more goes on with the rest of it.
     """
 
     def __init__(self, *, folder: str, minutes: float = 10.0) -> None:
@@ -91,7 +94,10 @@ class LastCheckpoint(callbacks.Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        loop = trainer.fit_loop
+        whole = loop.epoch_loop._num_ready_batches_reached() or loop._should_accumulate()
+        with contextlib.nullcontext() if whole else _within_epoch(trainer):
+            self._save(trainer)
         self._stop(trainer, self._agreed(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -129,3 +135,25 @@ class LastCheckpoint(callbacks.Checkpoint):
         if trainer.validating and self._finished(trainer):
             said = f"{name}: stopped in the last validation; {self.path} is of an earlier step"
         raise Stopped(number, f"{said}; resume=true goes on from there")
+
+
+@contextlib.contextmanager
+def _within_epoch(trainer: Trainer) -> Iterator[None]:
+    """Counts of Lightning's loops as they were at the end of the last batch: where that was not the
+    epoch's last one, they say at the epoch's end that all of it was learnt from.
+    """
+    loop = trainer.fit_loop
+    epoch, batch = loop.epoch_progress, loop.epoch_loop.batch_progress
+
+    def count(by: int) -> None:
+        for progress in (epoch.total, epoch.current):
+            progress.processed += by
+        for progress in (batch.total, batch.current):
+            progress.completed += by
+        loop.epoch_loop._batches_that_stepped += by
+
+    count(-1)
+    try:
+        yield
+    finally:
+        count(1)

@@ -1,5 +1,6 @@
 """A run that goes on from the middle of an epoch equals one that was never stopped."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,47 @@ def test_resumed_equals_not_interrupted(
     assert resumed.trainer.global_step == whole.trainer.global_step == 9
     for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class StopAfter(Callback):
+    """Asks for the end after a step, as `trainer.max_time` does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == self.step
+
+
+@pytest.mark.parametrize("shape", ["classification", "language_model"])
+@pytest.mark.parametrize("asked", [False, True], ids=["max_steps", "max_time"])
+def test_what_an_end_within_an_epoch_cut_off_is_learnt_from_later(
+    asked: bool, shape: str, start: Callable[..., Any]
+) -> None:
+    common = ["data.batch_size=4", "scheduler=constant", "trainer.log_every_n_steps=1",
+              "trainer.max_epochs=2"]  # fmt: skip
+    whole = start(shape, *common).fit()
+    begun = start(shape, *common, *([] if asked else ["trainer.max_steps=5"]))
+    if asked:
+        begun.trainer.callbacks.append(StopAfter(5))
+    begun.fit()
+    assert begun.trainer.global_step == 5 < whole.trainer.num_training_batches
+    folder = Path(begun.config.paths.run_dir)
+    resumed = start(shape, *common, f"paths.run_dir={folder}")
+    saved = folder / "checkpoints" / "last.ckpt"
+    resumed.trainer.fit(resumed.task, datamodule=resumed.data, ckpt_path=saved, weights_only=True)
+    assert resumed.trainer.global_step == whole.trainer.global_step
+    assert resumed.trainer.current_epoch == whole.trainer.current_epoch
+    for a, b in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
+        assert torch.equal(a, b)
+    steps = [logged(Path(run.config.paths.run_dir), "train/loss") for run in (whole, resumed)]
+    assert steps[0] == steps[1] and len(steps[0]) == whole.trainer.global_step
+
+
+def logged(run: Path, name: str) -> list[tuple[str, str]]:
+    """Steps and values of a metric."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
 class KeepEach(Callback):
