@@ -21,6 +21,7 @@ from data.pictures import colours
 from data.text_labels import TextLabels
 from data.tokenizer_file import load_tokenizer
 from data.tokenizer_settings import TokenizerSettings
+from tests import commands
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,13 +107,10 @@ def test_a_parquet_file_whose_schema_lies(place: int, tmp_path: Path) -> None:
             content[i] ^= 0x55
     path.write_bytes(content)
     command = ["train.py", "task=classification", "data=text_labels", f"data.path={path}"]
-    run = subprocess.run(
-        [sys.executable, *command, f"hydra.run.dir={tmp_path / 'run'}", "logger=csv"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: ") and "rows.parquet" in run.stderr
-    assert "Traceback" not in run.stderr
+    done = commands.run([*command, f"hydra.run.dir={tmp_path / 'run'}", "logger=csv"])
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "rows.parquet" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen", "a/b", ".", ".."])

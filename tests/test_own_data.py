@@ -3,15 +3,14 @@
 import csv
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from PIL import Image
+
+from tests import commands
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,13 +91,8 @@ def test_a_folder_of_ones_own_trains_and_tests(kind: object, tmp_path: Path) -> 
     folder = tmp_path / "my data, 我的"
     folder.mkdir()
     options = kind(folder)  # type: ignore[operator]
-    done = subprocess.run(
-        [
-            sys.executable, str(ROOT / "train.py"), *options, f"data.path={folder}", "debug=fast",
-            "trainer=cpu", f"hydra.run.dir={tmp_path}/run",
-        ],
-        cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    options += [f"data.path={folder}", f"hydra.run.dir={tmp_path}/run"]
+    done = commands.run([ROOT / "train.py", *options, "debug=fast", "trainer=cpu"], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])["test"]
     assert measured["test/loss"] > 0

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from omegaconf import OmegaConf
 
 import build
 import resume
+from tests import commands
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -28,23 +28,16 @@ SMALL = [
 ]  # fmt: skip
 
 
-def train(*overrides: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "train.py", *SMALL, *overrides], cwd=ROOT, text=True,
-        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def train(*overrides: str, **environment: str) -> commands.Command:
+    return commands.Command(["train.py", *SMALL, *overrides], env=os.environ | environment)
 
 
-def said(process: subprocess.Popen[str]) -> str:
-    return process.communicate(timeout=300)[0]
-
-
-def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:
+def wait_for(path: Path, lines: int, process: commands.Command) -> None:
+    while process.returncode is None:
         if path.exists() and path.read_text().count("\n") > lines:
             return
         time.sleep(0.01)
-    pytest.fail(said(process))
+    pytest.fail(process.end())
 
 
 @pytest.mark.slow
@@ -55,14 +48,14 @@ def test_a_signal_saves_and_says_so_and_it_goes_on(number: signal.Signals, tmp_p
     process = train(*endless)
     wait_for(run / "metrics.csv", 8, process)
     process.send_signal(number)
-    text = said(process)
+    text = process.end()
     assert process.returncode == 128 + number
     assert "resume=true goes on from there" in text
     rows = (run / "metrics.csv").read_text().count("\n")
     process = train(*endless, "resume=true")
     wait_for(run / "metrics.csv", rows + 3, process)
     process.send_signal(signal.SIGTERM)
-    assert "resume: going on after step" in said(process)
+    assert "resume: going on after step" in process.end()
 
 
 @pytest.mark.slow
@@ -81,12 +74,12 @@ def test_slurms_signal_saves_first_and_then_requeues_even_while_the_job_starts(
     process = train(*endless, PATH=path, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2")
     if early:
         while not held(process.pid):
-            assert process.poll() is None, said(process)
+            assert process.returncode is None, process.end()
             time.sleep(0.01)
     else:
         wait_for(run / "metrics.csv", 8, process)
     process.send_signal(signal.SIGUSR1)
-    text = said(process)
+    text = process.end()
     assert process.returncode == 128 + signal.SIGUSR1
     assert "SLURM job 7 was requeued (restart 3)" in text
     command, *files = asked.read_text().splitlines()
@@ -103,24 +96,24 @@ def held(process: int) -> bool:
 @pytest.mark.slow
 def test_the_newest_run_of_the_config_goes_on_and_no_other(tmp_path: Path) -> None:
     place = ["trainer.max_epochs=1", "hydra.run.dir=" + str(tmp_path / "runs" / "${run_time:}")]
-    first = json.loads(said(train(*place)).splitlines()[-1])
-    again = said(train(*place, "resume=true"))
+    first = json.loads(train(*place).end().splitlines()[-1])
+    again = train(*place, "resume=true").end()
     assert json.loads(again.splitlines()[-1]) == first
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [Path(first["run"]).name]
 
-    text = said(train(*place, "resume=true", "model.hidden_size=8"))
+    text = train(*place, "resume=true", "model.hidden_size=8").end()
     assert "no run of this config" in text
     run = f"resume={first['run']}"
-    text = said(train(*place, run, "model.hidden_size=8"))
+    text = train(*place, run, "model.hidden_size=8").end()
     assert "cannot go on with another model or other data: model.hidden_size is 8, was 16" in text
-    text = said(train(*place, run, "data.train_size=32"))
+    text = train(*place, run, "data.train_size=32").end()
     assert "data.train_size is 32, was 64" in text
-    text = said(train(*place, run, "optimizer.lr=5e-4", "trainer.max_epochs=2"))
+    text = train(*place, run, "optimizer.lr=5e-4", "trainer.max_epochs=2").end()
     assert "changed since: optimizer.lr is 0.0005, was" in text and '"test"' in text
 
     last = Path(first["run"]) / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    text = said(train(*place, run, "trainer.max_epochs=2"))
+    text = train(*place, run, "trainer.max_epochs=2").end()
     assert "last.ckpt cannot be read" in text and "the one before it is used" in text
     assert "previous.ckpt" in text
 
@@ -129,8 +122,7 @@ def test_the_newest_run_of_the_config_goes_on_and_no_other(tmp_path: Path) -> No
 def test_a_sweep_goes_on_with_each_of_its_runs(tmp_path: Path) -> None:
     def swept(*more: str) -> tuple[str, list[dict[str, object]]]:
         place = [f"hydra.sweep.dir={tmp_path}", "trainer.max_epochs=1", "seed=1,2"]
-        line = [sys.executable, "train.py", "--multirun", *SMALL, *place, *more]
-        done = subprocess.run(line, cwd=ROOT, text=True, capture_output=True, timeout=500)
+        done = commands.run(["train.py", "--multirun", *SMALL, *place, *more])
         assert done.returncode == 0, done.stdout + done.stderr
         found = [json.loads(row) for row in done.stdout.splitlines() if row.startswith('{"run"')]
         return done.stdout, found
@@ -149,7 +141,7 @@ def test_contradictions_are_refused_at_once(tmp_path: Path) -> None:
         "does not exist": train(place, f"resume={tmp_path / 'nothing'}"),
     }
     for expected, process in processes.items():
-        text = said(process)
+        text = process.end()
         assert process.returncode == 1 and expected in text and "Traceback" not in text
     assert not list(tmp_path.iterdir())
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
+
 ROOT = Path(__file__).parent.parent
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,11 +29,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Call:
         script: str, *arguments: str, stdin: str = "", unset: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if key not in unset}
-        return subprocess.run(
-            [sys.executable, str(ROOT / script), *arguments],
-            cwd=folder, env=environment, input=stdin, capture_output=True,
-            text=True, encoding="utf-8", timeout=600,
-        )  # fmt: skip
+        return commands.run([ROOT / script, *arguments], cwd=folder, env=environment, stdin=stdin)
 
     return started
 

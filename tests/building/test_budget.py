@@ -76,7 +76,7 @@ def test_every_model_has_a_row_here() -> None:
     assert MODELS.keys() == {path.stem for path in (CONFIGS / "model").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("cell", ["gru", "lru"])
+@pytest.mark.parametrize("cell", ["gru", pytest.param("lru", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_meets_a_budget(model: str, cell: str) -> None:
     config = composed(model, f"cell={cell}", "model.budget=1M")
@@ -90,6 +90,7 @@ def test_every_model_meets_a_budget(model: str, cell: str) -> None:
     assert old != new and len({new[path] / old[path] for path in old}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_meets_a_budget(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = composed("language_model", f"cell={cell}", "model.budget=1M")

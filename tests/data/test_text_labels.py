@@ -1,8 +1,6 @@
 """Labelled texts (and pictures by rows) from a user's own files, untuned."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from data.codec import TokenizerSettings, codec_from_plain
 from data.rows import PictureRows
 from data.spec import DataSpec
 from data.text_labels import TextLabels
+from tests import commands
 
 WORDS = ["good", "bad", "fine", "dull", "film", "plot", "the", "a"]
 Make = Callable[..., TextLabels]
@@ -181,11 +180,7 @@ data = TextLabels(name="mine", path={str(file)!r}, cache_dir={str(tmp_path)!r}, 
                   tokenizer=TokenizerSettings())
 data.prepare_data(); data.setup(); print(data.fingerprint)
 """
-    root = Path(__file__).parents[2]
-    start = lambda: subprocess.Popen(  # noqa: E731
-        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True
-    )
-    outputs = [process.communicate()[0] for process in [start(), start()]]
+    outputs = [process.end() for process in [commands.Command(["-c", program]) for _ in range(2)]]
     assert outputs[0] == outputs[1] != ""
     assert [p.name for p in tmp_path.glob("mine-*") if p.is_dir() and "." in p.name] == []
 

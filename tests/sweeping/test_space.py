@@ -58,6 +58,7 @@ FEW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_every_value_of_a_space_that_ships_makes_a_model_of_its_task(
     name: str, hydra: None

@@ -14,6 +14,7 @@ import torch
 from launch import describe
 from tasks import checkpoint
 from tasks.checkpoint_files import CheckpointFiles, damage, found
+from tests import commands
 
 RECORD = {"format": 1, "config": {}, "spec": {}, "codec": {}}
 
@@ -113,9 +114,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     if subprocess.run(line, capture_output=True).returncode:
         pytest.skip("no small file system can be mounted here")
     try:
-        root = Path(__file__).parents[2]
-        command = [sys.executable, "-c", MOUNTED, str(tmp_path)]
-        said = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        said = commands.run(["-c", MOUNTED, tmp_path])
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert "could not be written (No space left on device)" in said.stdout, said.stderr

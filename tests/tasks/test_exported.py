@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import predict
 from tasks import checkpoint as checkpoints
 from tasks import exported
 from tasks.base import PredictOptions
+from tests import commands
 
 
 def trained(start: Any, shape: str, *overrides: str) -> Any:
@@ -240,8 +240,7 @@ def test_a_run_is_exported_predicted_and_tested_from_the_command_line(
     place, root = str(run.config.paths.run_dir), Path(export.__file__).parent
 
     def call(script: str, *given: str) -> str:
-        command = [sys.executable, str(root / script), *given]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = commands.run([root / script, *given], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -253,6 +252,5 @@ def test_a_run_is_exported_predicted_and_tested_from_the_command_line(
     tested = call("train.py", "fit=false", "ckpt=out", "trainer=cpu", "logger=csv", *own)
     measured = json.loads((tmp_path / "out" / "config.json").read_text())["measured"]
     assert json.loads(tested.splitlines()[-1])["test"] == pytest.approx(measured, rel=1e-5)
-    command = [sys.executable, str(root / "export.py"), f"ckpt={place}", "to=out"]
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    refused = commands.run([root / "export.py", f"ckpt={place}", "to=out"], cwd=tmp_path)
     assert refused.returncode == 1 and refused.stderr.startswith("error: out is not empty")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests import commands
+
 KILLS = 3  # of each run, one after the other
 COMMON = [
     "trainer=cpu", "logger=csv", "precision=fp32", "callbacks.estimate=null",
@@ -58,19 +59,12 @@ RUNS = {
 def command(name: str, smalls: dict[str, list[str]], folder: Path) -> list[str]:
     shape, more = RUNS[name]
     keys = {key.partition("=")[0]: key for key in [*smalls[shape], *COMMON, *more]}
-    return [sys.executable, "train.py", *keys.values(), f"hydra.run.dir={folder}"]
-
-
-def start(line: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return ["train.py", *keys.values(), f"hydra.run.dir={folder}"]
 
 
 def finish(line: list[str]) -> str:
-    process = start(line)
-    said, _ = process.communicate(timeout=600)
+    process = commands.Command(line)
+    said = process.end()
     assert process.returncode == 0, said
     return said
 
@@ -78,8 +72,8 @@ def finish(line: list[str]) -> str:
 def kill(line: list[str], step: int, *, writing: bool, wait: float = 0) -> None:
     """Run until a step begins, or the first checkpoint after it is half written, and SIGKILL."""
     words = [str(step), str(writing), str(wait)]
-    process = start([sys.executable, "-c", DIES, *words, *line[1:]])
-    said, _ = process.communicate(timeout=600)
+    process = commands.Command(["-c", DIES, *words, *line])
+    said = process.end()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # the other ranks
     assert process.returncode == -signal.SIGKILL, said
@@ -230,8 +224,8 @@ def test_stopped_in_a_validation_and_resumed_equals_untouched(
     small = [*command(name, smalls, whole), "data.eval_batch_size=1", "trainer.max_epochs=2"]
     finish(small)
     again = [*small, f"hydra.run.dir={stopped}", "resume=true"]
-    process = start([sys.executable, "-c", STOPS, "5", str(number.value), *again[1:]])
-    said, _ = process.communicate(timeout=600)
+    process = commands.Command(["-c", STOPS, "5", str(number.value), *again])
+    said = process.end()
     assert process.returncode == 128 + number, said
     assert "stopped after step" in said and "saved in" in said
     assert "resume: going on after step" in finish(again)
@@ -245,7 +239,7 @@ def test_a_training_that_fills_the_disk_stops_and_goes_on_when_there_is_room(
 ) -> None:
     small = [*smalls["tagging"], *COMMON, "model.num_layers=4", "trainer.max_epochs=5"]
     keys = {key.partition("=")[0]: key for key in [*small, "callbacks.last.minutes=9"]}
-    line = [sys.executable, "train.py", *keys.values()]
+    line = ["train.py", *keys.values()]
     whole, disk = tmp_path / "whole", tmp_path / "disk"
     finish([*line, f"hydra.run.dir={whole}"])
     disk.mkdir()
@@ -255,8 +249,8 @@ def test_a_training_that_fills_the_disk_stops_and_goes_on_when_there_is_room(
         pytest.skip("no small file system can be mounted here")
     try:
         again = [*line, f"hydra.run.dir={disk}/run", "resume=true"]
-        process = start(again)
-        said, _ = process.communicate(timeout=600)
+        process = commands.Command(again)
+        said = process.end()
         assert process.returncode == 1, said
         assert "No space left on device" in said and "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)

@@ -1,13 +1,12 @@
 """Every task with every cell, and every task on two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import commands
 
 ROOT = Path(__file__).parent.parent.parent
 CELLS = sorted(file.stem for file in (ROOT / "configs" / "cell").glob("*.yaml"))
@@ -36,25 +35,16 @@ def test_a_task_trains_tests_and_predicts_with_a_cell(shape: str, cell: str, sta
 
 @pytest.mark.slow
 def test_two_processes_train_and_test_every_shape(small: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable, str(ROOT / "train.py"), *small, "trainer=ddp_cpu",
-            "logger=csv", "precision=fp32", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run",
-        ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600, env=os.environ,
-    )  # fmt: skip
+    common = [ROOT / "train.py", "logger=csv", "precision=fp32"]
+    epoch = [*small, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]
+    done = commands.run([*common, *epoch, "trainer=ddp_cpu"], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"run"')]
     assert len(lines) == 1  # rank zero alone speaks
     two = json.loads(lines[0])["test"]
     # the same checkpoint, tested by one process, gives the same numbers
-    again = subprocess.run(
-        [
-            sys.executable, str(ROOT / "train.py"), "fit=false", f"ckpt={tmp_path}/run",
-            "trainer=cpu", "logger=csv", "precision=fp32", f"hydra.run.dir={tmp_path}/again",
-        ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600, env=os.environ,
-    )  # fmt: skip
+    test = ["fit=false", f"ckpt={tmp_path}/run", f"hydra.run.dir={tmp_path}/again"]
+    again = commands.run([*common, *test, "trainer=cpu"], cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     one = json.loads(again.stdout.splitlines()[-1])["test"]
     assert one == pytest.approx(two, rel=1e-4, abs=1e-6)

@@ -4,8 +4,6 @@ import copy
 import csv
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from tasks.finite import tensors
 from tasks.layers import by_depth, parameter_groups
 from tasks.part_checkpoint import take_part
 from tasks.transfer import begin_from
+from tests import commands
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -383,8 +382,7 @@ def test_a_batch_that_is_not_finite_is_kept_with_its_tensors() -> None:
 
 
 def train(*overrides: str) -> str:
-    command = [sys.executable, "train.py", "logger=csv", "precision=fp32", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = commands.run(["train.py", "logger=csv", "precision=fp32", *overrides])
     return done.stdout + done.stderr
 
 
@@ -429,6 +427,5 @@ def test_the_command_line_trains_tests_goes_on_and_predicts(tmp_path: Path) -> N
     assert "resume: going on after step" in again and '"test"' in again
     other = train(*asked, place, "parts=[recipes]")
     assert "cannot go on with another model or other data: data.parts.recipes_online" in other
-    command = [sys.executable, "predict.py", str(run), "add sauce A", "--part", "recipes"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = commands.run(["predict.py", run, "add sauce A", "--part", "recipes"])
     assert done.stdout.split("\t")[0] in ("right order", "wrong order"), done.stderr

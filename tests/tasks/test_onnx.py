@@ -20,6 +20,7 @@ from data.spec import DataSpec
 from models.state import leaves
 from tasks import onnx_files, onnx_graphs, onnx_networks, onnx_saving
 from tasks.base import PredictOptions
+from tests import commands
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e '.[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install -e '.[onnx]'")
@@ -305,8 +306,7 @@ def test_a_run_is_exported_into_its_own_directory_and_streamed(start: Any, tmp_p
     place = Path(run.config.paths.run_dir)
 
     def call(script: str, *given: str) -> str:
-        command = [sys.executable, str(ROOT / script), *given]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = commands.run([ROOT / script, *given], cwd=tmp_path)
         assert done.returncode == 0 and not done.stderr, done.stderr
         return done.stdout
 

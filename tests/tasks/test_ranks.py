@@ -1,17 +1,12 @@
 """The same answers, gradients and streams on one, two and three ranks.
 
-Each rank runs train.py with the environment that `torchrun` gives it; they are forks of one process
-that has imported everything, since importing takes longer than these runs do.
+Each rank runs train.py with the environment that `torchrun` gives it.
 """
 
 import json
-import multiprocessing
 import os
-import runpy
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +19,9 @@ from omegaconf import OmegaConf
 
 import build
 import resume
+from tests import commands
 
 ROOT = Path(__file__).parents[2]
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["lightning", "datasets", "sacrebleu", "matplotlib.pyplot", "build", "resume"]
-    + [f"tasks.{shape}" for shape in ("captioning", "classification", "language_model")]
-    + ["tasks.translation", "tasks.tagging", "tasks.callbacks", "tasks.last_checkpoint"]
-)
 COMMON = ["logger=csv", "precision=fp32", "data.num_workers=0"]
 
 # neither 2 nor 3 divides how many examples are tested, nor how many lines of text
@@ -56,60 +46,44 @@ STILL = {
 }  # fmt: skip
 
 
-def train(folder: Path, ranks: int, *overrides: str, stop: int | None = None) -> str:
+# train.py as it is, in a process whose first rank is told to stop in a step
+STOPS = """
+import os, runpy, signal, sys
+stop, *sys.argv = int(sys.argv[1]), *sys.argv[2:]
+from tasks.base import Task
+begin = Task.on_train_batch_start
+
+def watch(task, batch, batch_idx):
+    if task.global_step == stop - 1 and task.global_rank == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    begin(task, batch, batch_idx)
+
+Task.on_train_batch_start = watch
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def train(ranks: int, *overrides: str, stop: int | None = None) -> str:
     """What the ranks of one run say; overrides that come later win. `stop`: the number of the step
     in which the first rank is told to stop.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # a key once: the last value of it
     keys = {key.partition("=")[0]: key for key in [*COMMON, *overrides]}
     line = ["train.py", "trainer=ddp_cpu", *keys.values(), f"trainer.devices={ranks}"]
-    together = {
+    line = line if stop is None else ["-c", STOPS, str(stop), *line]
+    together = os.environ | {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0", "OMP_NUM_THREADS": "1",
-        "UNROLL_CACHE": os.environ["UNROLL_CACHE"], "TORCHELASTIC_RUN_ID": "ranks",
+        "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "ranks",
     }  # fmt: skip
-    started = []
-    for rank in range(ranks):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        said = folder / f"said_{rank}.txt"
-        process = CONTEXT.Process(target=run, args=(line, {**together, **place}, said, stop))
-        process.start()
-        started.append(process)
-    for process in started:
-        process.join(200)
-    texts = [(folder / f"said_{rank}.txt").read_text() for rank in range(ranks)]
-    for process in started:
-        if process.is_alive():
-            process.kill()
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    started = [commands.Command(line, env={**together, **place}) for place in places]
+    texts = [process.end(200) for process in started]
     code = 0 if stop is None else 128 + signal.SIGTERM
-    assert [process.exitcode for process in started] == [code] * ranks, "\n".join(texts)
+    assert [process.returncode for process in started] == [code] * ranks, "\n".join(texts)
     return "\n".join(texts)
-
-
-def run(line: list[str], environment: dict[str, str], said: Path, stop: int | None) -> None:
-    os.environ.update(environment)
-    os.chdir(ROOT)
-    sys.argv = line
-    torch.set_num_threads(1)
-    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    if stop is not None:
-        from tasks.base import Task
-
-        begin = Task.on_train_batch_start
-
-        def watched(task: Task, batch: Any, batch_idx: int) -> None:
-            if task.global_step == stop - 1 and task.global_rank == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
-            begin(task, batch, batch_idx)
-
-        Task.on_train_batch_start = watched  # type: ignore[method-assign]
-    runpy.run_path(line[0], run_name="__main__")
 
 
 def result(said: str) -> dict[str, Any]:
@@ -135,7 +109,7 @@ def test_metrics_and_answers_are_the_same_on_1_2_and_3_ranks(
     shape: str, small: list[str], tmp_path: Path
 ) -> None:
     options = [*small, *UNEVEN[shape], "trainer.max_steps=4", f"hydra.run.dir={tmp_path}/run1"]
-    one = result(train(tmp_path / "run1", 1, *options))["test"]
+    one = result(train(1, *options))["test"]
     answers = rows(tmp_path / "run1", "predictions/test.jsonl")
     samples = rows(tmp_path / "run1", "samples/test.jsonl")
     assert samples
@@ -145,7 +119,7 @@ def test_metrics_and_answers_are_the_same_on_1_2_and_3_ranks(
     for ranks in (2, 3):
         folder = tmp_path / f"run{ranks}"
         place = f"hydra.run.dir={folder}"
-        said = train(folder, ranks, "fit=false", f"ckpt={tmp_path}/run1", place)
+        said = train(ranks, "fit=false", f"ckpt={tmp_path}/run1", place)
         assert result(said)["test"] == pytest.approx(one, rel=1e-6, nan_ok=True)
         assert rows(folder, "predictions/test.jsonl") == answers
         assert rows(folder, "samples/test.jsonl") == samples
@@ -161,14 +135,14 @@ def test_cache_and_temperature_are_the_same_on_1_2_and_3_ranks(
         *(f"task.evaluation.{name}={value}" for name, value in closer.items()),
     ]  # fmt: skip
     folder = tmp_path / "run1"
-    one = result(train(folder, 1, *options, f"hydra.run.dir={folder}"))["test"]
+    one = result(train(1, *options, f"hydra.run.dir={folder}"))["test"]
     beside = {
         name: value for name, value in one.items() if "cache" in name or "temperature" in name
     }
     assert len(beside) >= 2 and all(value != one["test/loss"] for value in beside.values())
     for ranks in (2, 3):
         place = f"hydra.run.dir={tmp_path}/run{ranks}"
-        said = train(tmp_path / f"run{ranks}", ranks, "fit=false", f"ckpt={folder}", place)
+        said = train(ranks, "fit=false", f"ckpt={folder}", place)
         assert result(said)["test"] == pytest.approx(one, rel=1e-6)
 
 
@@ -185,7 +159,7 @@ def test_two_ranks_of_batch_b_learn_what_one_of_2b_does(
     for ranks, batch in ((1, 8), (2, 4)):
         folder = tmp_path / f"{ranks}"
         place = [f"data.batch_size={batch}", f"hydra.run.dir={folder}"]
-        said = train(folder, ranks, *common, *place)
+        said = train(ranks, *common, *place)
         assert f"batch {batch} × 1 accumulated × {ranks} rank" in said and "= 8 rows" in said
         assert "; 3 steps in all" in said
         learnt.append(weights(folder))
@@ -215,15 +189,12 @@ def test_streams_go_on_on_another_number_of_ranks(
     def rows(ranks: int) -> str:
         return f"data.batch_size={8 // ranks}"
 
-    train(tmp_path / "whole", 1, *common, rows(1), f"hydra.run.dir={tmp_path}/whole")
+    train(1, *common, rows(1), f"hydra.run.dir={tmp_path}/whole")
     begun = [*common, rows(before), f"hydra.run.dir={tmp_path}/run"]
-    assert "stopped after step 5" in train(tmp_path / "run", before, *begun, stop=5)
+    assert "stopped after step 5" in train(before, *begun, stop=5)
     again = [*common, rows(after), f"hydra.run.dir={tmp_path}/other", f"resume={tmp_path}/run"]
     keys = {key.partition("=")[0]: key for key in [*COMMON, *again]}
-    command = [sys.executable, "train.py", "trainer=ddp_cpu", f"trainer.devices={after}"]
-    done = subprocess.run(
-        [*command, *keys.values()], cwd=ROOT, text=True, capture_output=True, timeout=400
-    )
+    done = commands.run(["train.py", "trainer=ddp_cpu", f"trainer.devices={after}", *keys.values()])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resume: going on after step 5" in done.stdout
     assert f"data.batch_size is {8 // after}, was {8 // before}" in done.stdout

@@ -62,6 +62,7 @@ def test_two_runs_with_one_seed_are_alike(shape: str, start: Any) -> None:
     assert other["test/loss"] != first["test/loss"]
 
 
+@pytest.mark.slow  # processors without bf16 emulate it
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_bf16_trains_as_fp32_does(shape: str, optimizer: str, start: Any) -> None:
     options = [*BRIEF, f"optimizer={optimizer}", "optimizer.lr=1e-2"]

@@ -145,6 +145,7 @@ def near(one: float, other: float) -> bool:
     return abs(one - other) <= TOLERANCE * abs(other)
 
 
+@pytest.mark.slow
 def test_bf16_begins_as_fp32_does(shape: str, start: Callable[..., Any], tmp_path: Path) -> None:
     full, half = (first(start, shape, tmp_path, f"precision={p}") for p in ("fp32", "bf16"))
     assert half == pytest.approx(full, rel=0.03)

@@ -1,7 +1,6 @@
 """A new run begins with the weights of another: parts by name, symbols by symbol."""
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 import build
 from tasks import checkpoint as checkpoints
 from tasks.transfer import begin_from, remapped
+from tests import commands
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SIZES = ["cell=lstm", "model.embedding_size=12", "model.hidden_size=12", "model.num_layers=2"]
@@ -223,10 +223,7 @@ def test_rows_follow_their_symbols() -> None:
 def test_the_command_line_says_what_was_taken(texts: Path) -> None:
     def train(*arguments: str) -> subprocess.CompletedProcess[str]:
         common = [*MODEL, "trainer.max_steps=2", "trainer=cpu", "logger=csv"]
-        return subprocess.run(
-            [sys.executable, str(CONFIGS.parent / "train.py"), *common, *arguments],
-            cwd=texts, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
+        return commands.run([CONFIGS.parent / "train.py", *common, *arguments], cwd=texts)
 
     language_model = [
         "task=language_model", "data=text", "data.path=texts", "data.document_end=true",
