@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ledger.rows
-from launch import CONFIGS
+import ledger.settings
 
 
 def measure(row: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -33,18 +33,12 @@ def measure(row: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
 
 
 def _measure(words: list[str], name: str) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     import build
     from tasks.baselines import BASELINES
 
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("config", overrides=words)
-    data = build.data(config)
+    data = build.data(ledger.settings.composed(words))
     began = time.monotonic()
     test = BASELINES[name](data)
     minutes = round((time.monotonic() - began) / 60, 2)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 import ledger.baselines
 import ledger.rows
+import ledger.settings
 from ledger.form import Baselines, verdict
 
 RUNS = Path("runs/reproduce")  # below the working directory, as all runs of train.py
@@ -38,7 +39,8 @@ def measure(
 
     `only`: these seeds, while other processes run others of the row; whichever is done enters the
     file. ValueError where a run ends without a result, a seed is none of the row's or is being run
-    by another process, or the row needs a GPU that is not there.
+    by another process, was run with other settings than the row's experiment has now, or the row
+    needs a GPU that is not there.
     """
     row = ledger.rows.given(name, results)
     if row["needs"] == "gpu" and not _has_gpu():
@@ -50,6 +52,7 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     for seed in row["seeds"]:
         _begun(row, seed, folder)  # refuses another config, before anything is run
+    ledger.settings.check(row, folder)
     for seed in chosen:
         try:
             with FileLock(folder / f"{seed}.lock", timeout=0):

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf, open_dict
 
 import ledger.baselines
 import ledger.form
@@ -21,6 +22,7 @@ import ledger.pictures
 import ledger.report
 import ledger.rows
 import ledger.runs
+import ledger.settings
 
 ROW = """row:
   title: Order of events
@@ -265,6 +267,32 @@ def test_a_finished_seed_is_read_and_one_of_another_config_refused(
     assert ledger.runs.measure("one", results=results, runs=runs) == "reproduced"
     new(tmp_path / "results", config="cell=lstm")
     with pytest.raises(ValueError, match=r"begun with cell=gru, the row now says cell=lstm"):
+        ledger.runs.measure("one", results=results, runs=runs)
+
+
+def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, runs = new(tmp_path / "results"), tmp_path / "runs"
+    run = runs / "one" / "1"
+    done(runs / "one", 1, 0.7)
+    run.mkdir()
+    config = ledger.settings.composed(["cell=gru", f"paths.run_dir={run}", "seed=1"])
+    config.task.monitor = "val/accuracy"  # what was auto
+    with open_dict(config):
+        config.new = {"key": 3}  # of another version
+
+    def stored(**optimizer: float) -> None:
+        text = OmegaConf.to_yaml(OmegaConf.merge(config, {"optimizer": optimizer}), resolve=True)
+        (run / "config.yaml").write_text(text)
+
+    monkeypatch.setattr(ledger.runs, "run_seed", lambda row, number, folder: None)
+    stored()
+    ledger.runs.measure("one", results=results, runs=runs)
+    stored(lr=0.5)
+    with pytest.raises(
+        ValueError, match=r"seed 1 was run .*optimizer.lr was 0.5, is .*runs/one away"
+    ):
         ledger.runs.measure("one", results=results, runs=runs)
 
 

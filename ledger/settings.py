@@ -1,0 +1,51 @@
+"""The settings that the words of a row compose to, and those that a seed of it was run with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import CONFIGS
+
+# say nothing about what was trained, or are another one for each seed
+ASIDE = ("seed", "resume", "paths.", "logger.")
+
+
+def composed(words: Sequence[str]) -> Any:
+    """The config of `python train.py WORDS`."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("config", overrides=list(words))
+
+
+def check(row: Mapping[str, Any], folder: Path) -> None:
+    """ValueError where a seed was run with settings that the row's words compose to no more, since
+    a file of the configs was changed after it.
+
+    A key that one of the two does not know is no change, nor is what the data settles (`auto`).
+    """
+    from omegaconf import OmegaConf
+
+    from building.defaults import placeless
+    from building.instantiate import plain
+
+    runs = {seed: folder / str(seed) for seed in row["seeds"]}
+    runs = {seed: run for seed, run in runs.items() if (run / "config.yaml").is_file()}
+    if not runs:
+        return
+    now = placeless(plain(composed([*row["config"], "paths.run_dir=RUN"])), "RUN")
+    for seed, run in runs.items():
+        stored = plain(OmegaConf.load(run / "config.yaml"))
+        was = placeless(stored, str(stored["paths"]["run_dir"]))
+        changed = [
+            f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
+            if was[key] != now[key] != "auto" and not key.startswith(ASIDE)
+        ]  # fmt: skip
+        if changed:
+            raise ValueError(
+                f"seed {seed} was run with other settings than {' '.join(row['config'])} has now: "
+                f"{', '.join(changed[:4])}{', ...' if changed[4:] else ''}; move {folder} away to "
+                "measure the row anew"
+            )
