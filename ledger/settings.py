@@ -6,8 +6,7 @@ from typing import Any
 
 from launch import CONFIGS
 
-# say nothing about what was trained, or are another one for each seed
-ASIDE = ("seed", "resume", "paths.", "logger.")
+ASIDE = ("resume", "paths.", "logger.")  # say nothing about what was trained
 
 
 def composed(words: Sequence[str]) -> Any:
@@ -31,14 +30,14 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
     from building.defaults import placeless
     from building.instantiate import plain
 
-    runs = {seed: folder / str(seed) for seed in row["seeds"]}
-    runs = {seed: run for seed, run in runs.items() if (run / "config.yaml").is_file()}
-    if not runs:
-        return
-    now = placeless(plain(composed([*row["config"], "paths.run_dir=RUN"])), "RUN")
-    for seed, run in runs.items():
+    for seed in row["seeds"]:
+        run = folder / str(seed)
+        if not (run / "config.yaml").is_file():
+            continue
         stored = plain(OmegaConf.load(run / "config.yaml"))
         was = placeless(stored, str(stored["paths"]["run_dir"]))
+        words = [*row["config"], f"seed={seed}", "paths.run_dir=RUN"]
+        now = placeless(plain(composed(words)), "RUN")
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
             if was[key] != now[key] != "auto" and not key.startswith(ASIDE)

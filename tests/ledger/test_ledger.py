@@ -274,10 +274,10 @@ def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, runs = new(tmp_path / "results"), tmp_path / "runs"
-    run = runs / "one" / "1"
-    done(runs / "one", 1, 0.7)
+    run = runs / "one" / "2"
+    done(runs / "one", 2, 0.7)
     run.mkdir()
-    config = ledger.settings.composed(["cell=gru", f"paths.run_dir={run}", "seed=1"])
+    config = ledger.settings.composed(["cell=gru", f"paths.run_dir={run}", "seed=2"])
     config.task.monitor = "val/accuracy"  # what was auto
     with open_dict(config):
         config.new = {"key": 3}  # of another version
@@ -291,7 +291,7 @@ def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
     ledger.runs.measure("one", results=results, runs=runs)
     stored(lr=0.5)
     with pytest.raises(
-        ValueError, match=r"seed 1 was run .*optimizer.lr was 0.5, is .*runs/one away"
+        ValueError, match=r"seed 2 was run .*optimizer.lr was 0.5, is .*runs/one away"
     ):
         ledger.runs.measure("one", results=results, runs=runs)
 
