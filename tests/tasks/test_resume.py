@@ -58,7 +58,8 @@ class StopAfter(Callback):
 def test_what_an_end_within_an_epoch_cut_off_is_learnt_from_later(
     asked: bool, shape: str, start: Callable[..., Any]
 ) -> None:
-    common = ["data.batch_size=4", "scheduler=constant", "trainer.log_every_n_steps=1",
+    rows = 32 if shape == "language_model" else 4
+    common = [f"data.batch_size={rows}", "scheduler=constant", "trainer.log_every_n_steps=1",
               "trainer.max_epochs=2"]  # fmt: skip
     whole = start(shape, *common).fit()
     begun = start(shape, *common, *([] if asked else ["trainer.max_steps=5"]))
