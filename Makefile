@@ -15,7 +15,7 @@ format:
 	$(PYTHON) -m ruff format .
 
 test:
-	$(PYTHON) -m pytest -q -n 2
+	$(PYTHON) -m pytest -q -n auto
 
 test-slow:
-	$(PYTHON) -m pytest -q -n 2 -m slow
+	$(PYTHON) -m pytest -q -n auto -m slow

@@ -91,6 +91,8 @@ def run(
 def _become(line: list[str], cwd: Path, env: dict[str, str], files: list[Path]) -> None:
     """The command, in the process that was forked for it."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the platform's, which this process was not
+    multiprocessing.current_process().name = "MainProcess"
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -18,6 +18,9 @@ PROGRAMS = {
     "ends with words": "import sys; sys.exit('error: no')",
     "fails": "raise SystemError",
     "says goodbye": "import atexit; atexit.register(print, 'goodbye'); print('hello')",
+    "starts others": (
+        "import multiprocessing as m; print(m.get_start_method(), m.current_process().name)"
+    ),
     "has a name": "class One: pass\nprint(__name__, One.__module__)",
 }
 

@@ -24,7 +24,7 @@ COMMON = [
 ]  # fmt: skip
 RUNS = {
     "classification, two workers": (
-        "classification", ["data.num_workers=2", "trainer.max_epochs=30"]
+        "classification", ["data.num_workers=2", "trainer.max_epochs=10"]
     ),
     "tagging, accumulated": (
         "tagging", ["trainer.accumulate_grad_batches=2", "data.batch_size=4",
