@@ -26,7 +26,7 @@ Minutes are those of one seed on the clock, on a machine that may have done othe
 
 def listing(results: Path = ledger.rows.RESULTS) -> str:
     """A line a row: what is to be reached, what was, and the verdict."""
-    lines = [f"{'row':22}{'metric':27}{'least':>9}{'measured':>19}{'seeds':>7}  verdict"]
+    lines = [f"{'row':29}{'metric':27}{'least':>9}{'measured':>19}{'seeds':>7}  verdict"]
     lines += [line(name, ledger.rows.read(name, results)) for name in ledger.rows.names(results)]
     return "\n".join(lines)
 
@@ -35,7 +35,7 @@ def line(name: str, content: Mapping[str, Any]) -> str:
     row, measured = content["row"], content["measured"]
     done = f"{len(measured.get('seeds', {}))}/{len(row['seeds'])}"
     return (
-        f"{name:22}{row['metric']:27}{_bound(row):>9}{_mean(content):>19}{done:>7}"
+        f"{name:29}{row['metric']:27}{_bound(row):>9}{_mean(content):>19}{done:>7}"
         f"  {measured['verdict']}"
     )
 
