@@ -74,6 +74,9 @@ def overview(contents: Mapping[str, Mapping[str, Any]], path: Path) -> bool:
     names = [name for name, content in contents.items() if content["measured"].get("seeds")]
     if len(names) < 2:
         return False
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
     from tasks.drawing import save, style, subplots
 
     seeds = [contents[name]["measured"]["seeds"].values() for name in names]
@@ -87,15 +90,24 @@ def overview(contents: Mapping[str, Mapping[str, Any]], path: Path) -> bool:
         for ax, (label, costs) in zip(axes, columns.items(), strict=True):
             ax.axhline(0, color="C7", linewidth=1, linestyle="--")
             ax.scatter(costs, above, s=18)
-            for name, cost, value in zip(names, costs, above, strict=True):
-                ax.annotate(name, (cost, value), (4, 3), textcoords="offset points", fontsize=7)
+            for number, place in enumerate(zip(costs, above, strict=True), 1):
+                ax.annotate(str(number), place, (3, 3), textcoords="offset points", fontsize=7)
+            ax.margins(y=0.08)
             ax.set_xscale("log")
-            for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-                axis("{x:,g}")  # powers would need formulas
-            ax.tick_params(axis="x", which="both", labelsize=7, rotation=30)
+            ax.set_yscale("symlog", linthresh=10)  # most are a few per cent above, some many times
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            big = label == "parameters"
+            ax.xaxis.set_major_formatter(EngFormatter(sep="") if big else "{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.set_xlabel(label)
             ax.set_ylabel("above the least, %")
             ax.grid(alpha=0.3)
+        figure.legend(
+            [Line2D([], [], linestyle="")] * len(names),
+            [f"{number} {name}" for number, name in enumerate(names, 1)],
+            loc="outside right center", fontsize=7, handlelength=0, handletextpad=0, frameon=False,
+        )  # fmt: skip
         save(figure, path)
     return True
 
