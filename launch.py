@@ -152,7 +152,7 @@ def groups() -> list[str]:
 
 def _unknown_key(key: str) -> str:
     *parents, _ = key.split(".")
-    node: Any = _composed()
+    node: Any = _chosen()
     walked: list[str] = []
     for part in parents:
         if not isinstance(node, DictConfig) or part not in node:
@@ -166,15 +166,20 @@ def _unknown_key(key: str) -> str:
     return _unknown(f"key {key!r}", sorted(options), f"{place}")
 
 
-def _composed() -> DictConfig:
-    """The config of this command line, without the keys that do not fit it."""
-    chosen = [a for a in sys.argv[1:] if re.match(r"\w+=", a) and a.split("=")[0] in groups()]
+def composed(words: Iterable[str]) -> DictConfig:
+    """The config of `python train.py WORDS`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            return compose("config", overrides=chosen)
-        except (HydraException, OmegaConfBaseException):
-            return OmegaConf.create()
+        return compose("config", overrides=list(words))
+
+
+def _chosen() -> DictConfig:
+    """The config of this command line, without the keys that do not fit it."""
+    words = (a for a in sys.argv[1:] if re.match(r"\w+=", a) and a.split("=")[0] in groups())
+    try:
+        return composed(words)
+    except (HydraException, OmegaConfBaseException):
+        return OmegaConf.create()
 
 
 def _unknown(what: str, options: list[str], place: str = "") -> str:

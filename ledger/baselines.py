@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ledger.rows
-import ledger.settings
+from launch import composed
 
 
 def measure(row: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _measure(words: list[str], name: str) -> dict[str, Any]:
 
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")
-    data = build.data(ledger.settings.composed(words))
+    data = build.data(composed(words))
     began = time.monotonic()
     test = BASELINES[name](data)
     minutes = round((time.monotonic() - began) / 60, 2)

@@ -1,22 +1,12 @@
-"""The settings that the words of a row compose to, and those that a seed of it was run with."""
+"""Whether the seeds of a row were run with the settings that its words compose to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch import CONFIGS
+from launch import composed
 
 ASIDE = ("resume", "paths.", "logger.")  # say nothing about what was trained
-
-
-def composed(words: Sequence[str]) -> Any:
-    """The config of `python train.py WORDS`."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("config", overrides=list(words))
 
 
 def check(row: Mapping[str, Any], folder: Path) -> None:

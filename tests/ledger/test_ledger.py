@@ -22,7 +22,7 @@ import ledger.pictures
 import ledger.report
 import ledger.rows
 import ledger.runs
-import ledger.settings
+from launch import composed
 
 ROW = """row:
   title: Order of events
@@ -277,7 +277,7 @@ def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
     run = runs / "one" / "2"
     done(runs / "one", 2, 0.7)
     run.mkdir()
-    config = ledger.settings.composed(["cell=gru", f"paths.run_dir={run}", "seed=2"])
+    config = composed(["cell=gru", f"paths.run_dir={run}", "seed=2"])
     config.task.monitor = "val/accuracy"  # what was auto
     with open_dict(config):
         config.new = {"key": 3}  # of another version
