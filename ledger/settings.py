@@ -6,7 +6,7 @@ from typing import Any
 
 from launch import composed
 
-ASIDE = ("resume", "paths.", "logger.")  # say nothing about what was trained
+ASIDE = ("resume", "logger.")  # say nothing about what was trained
 
 
 def check(row: Mapping[str, Any], folder: Path) -> None:
@@ -25,9 +25,9 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
         if not (run / "config.yaml").is_file():
             continue
         stored = plain(OmegaConf.load(run / "config.yaml"))
-        was = placeless(stored, str(stored["paths"]["run_dir"]))
-        words = [*row["config"], f"seed={seed}", "paths.run_dir=RUN"]
-        now = placeless(plain(composed(words)), "RUN")
+        config = composed([*row["config"], f"seed={seed}"])
+        config.paths = stored["paths"]  # another machine, or a folder that moved, is no setting
+        was, now = (placeless(plain(one), stored["paths"]["run_dir"]) for one in (stored, config))
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
             if was[key] != now[key] != "auto" and not key.startswith(ASIDE)

@@ -288,6 +288,7 @@ def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
 
     monkeypatch.setattr(ledger.runs, "run_seed", lambda row, number, folder: None)
     stored()
+    monkeypatch.setenv("UNROLL_DATA", "/another/machine")
     ledger.runs.measure("one", results=results, runs=runs)
     stored(lr=0.5)
     with pytest.raises(
