@@ -21,7 +21,13 @@ FIXED = (
     "cell",
     "recurrent",
 )  # make the model
-FREE = ("data.eval_batch_size", "data.num_workers", "data.cache_dir")  # say how, not what
+FREE = (  # say how, not what: the fingerprint tells whether the rows are the same
+    "data.eval_batch_size",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.data_dir",
+    "data.path",
+)
 
 
 class Earlier(NamedTuple):
@@ -179,9 +185,8 @@ def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
     """
     stored = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(stored, dict)
-    run = str(config.paths.run_dir)
-    now = placeless(build.plain(config), run)
-    was = older(placeless(stored, str(stored["paths"]["run_dir"])), now, run)
+    now = placeless(build.plain(config))
+    was = older(placeless(stored), now)
     keys = sorted(key for key in was.keys() | now.keys() if not _below(key, ASIDE))
     pairs = {key: (was.get(key), now.get(key)) for key in keys}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}

@@ -15,12 +15,12 @@ from building.leaves import leaves
 PARTS = ("task", "data", "model", "cell", "tokenizer", "optimizer", "scheduler")
 
 
-def older(was: Mapping[str, Any], now: Mapping[str, Any], run: str) -> dict[str, Any]:
+def older(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """An earlier run's values by key, and for keys that it did not know those that they had.
 
     An object that the run had as well (the same `_target_`) has the defaults of its own file; one
     that it had not, those of the groups that stand in every run. What an experiment sets, or the
-    command line, is no default. `run` is the directory of `now`.
+    command line, is no default.
     """
     parents = {key[:i] for key in was for i, sign in enumerate(key) if sign == "."}
     unknown = {key for key in now.keys() - was.keys() - parents if not _within(key, was)}
@@ -31,17 +31,26 @@ def older(was: Mapping[str, Any], now: Mapping[str, Any], run: str) -> dict[str,
     groups = {g: c for g, c in choices.items() if not g.startswith("hydra/") and g != "experiment"}
     found = dict(was)
     for keys, chosen in ((own, groups), (unknown - own, {g: groups[g] for g in PARTS})):
-        values = _composed(chosen, unknown, run) if keys else {}
+        values = _composed(chosen, unknown) if keys else {}
         found |= {key: values[key] for key in keys & values.keys()}
     return found
 
 
-def placeless(config: Any, run: str) -> dict[str, Any]:
-    """A config's values by their keys, without the directory that the run lies in."""
-    return {
-        key: value.replace(run, "RUN") if isinstance(value, str) else value
-        for key, value in leaves(config)
-    }
+def placeless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's values by their keys; its own folders, `paths`, stand there by their names, so
+    that nothing differs where only they do: on another machine, or after a move.
+    """
+    inner_first = sorted(config["paths"].items(), key=lambda one: -len(str(one[1])))
+    return {key: _named(key, value, inner_first) for key, value in leaves(config)}
+
+
+def _named(key: str, value: Any, places: Iterable[tuple[str, str | None]]) -> Any:
+    for name, place in places:
+        if key.endswith(f".{name}") and value == place:  # nowhere is a place, too
+            return name
+        if isinstance(value, str) and place != "" and f"{value}/".startswith(f"{place}/"):
+            return name + value[len(str(place)) :]
+    return value
 
 
 def _within(key: str, values: Collection[str]) -> bool:
@@ -58,7 +67,7 @@ def _target(key: str, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _composed(groups: Mapping[str, str], without: Iterable[str], run: str) -> dict[str, Any]:
+def _composed(groups: Mapping[str, str], without: Iterable[str]) -> dict[str, Any]:
     """The leaves of these groups under this command line, but for the keys `without`."""
     choices = HydraConfig.get().runtime.choices
     given = [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
@@ -69,6 +78,6 @@ def _composed(groups: Mapping[str, str], without: Iterable[str], run: str) -> di
     ]  # fmt: skip
     try:
         config = compose("config", [*(f"{g}={c}" for g, c in groups.items() if c), *values])
-        return placeless(plain(config), run)
+        return placeless(plain(config))
     except (HydraException, OmegaConfBaseException):  # a key of what was not chosen here
         return {}

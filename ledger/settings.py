@@ -26,8 +26,8 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
             continue
         stored = plain(OmegaConf.load(run / "config.yaml"))
         config = composed([*row["config"], f"seed={seed}"])
-        config.paths = stored["paths"]  # another machine, or a folder that moved, is no setting
-        was, now = (placeless(plain(one), stored["paths"]["run_dir"]) for one in (stored, config))
+        config.paths.run_dir = stored["paths"]["run_dir"]
+        was, now = placeless(stored), placeless(plain(config))
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
             if was[key] != now[key] != "auto" and not key.startswith(ASIDE)

@@ -147,7 +147,7 @@ def test_contradictions_are_refused_at_once(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def run(tmp_path: Path) -> Iterator[partial[Any]]:
     """A run that left a config and a checkpoint of some data; called, it is gone on with."""
     GlobalHydra.instance().clear()
     folder = tmp_path / "run"
@@ -166,6 +166,18 @@ def test_data_that_changed_below_the_same_config_is_refused(run: Callable[..., A
     assert found.checkpoint["global_step"] == 5
     with pytest.raises(ValueError, match="data changed since .* fingerprint old, now it is new"):
         run("new")
+
+
+def test_the_same_data_may_lie_elsewhere(
+    run: partial[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run.args[0]
+    config.data.path = config.data.data_dir = "/elsewhere"
+    assert run("old").checkpoint["global_step"] == 5
+    assert "data.path is /elsewhere, was None" in capsys.readouterr().out
+    config.data.name = "dates"
+    with pytest.raises(ValueError, match=r"other data: data\.name is dates, was recipes; give"):
+        run("old")
 
 
 def test_a_link_out_of_the_run_s_directory_is_not_followed(

@@ -78,3 +78,16 @@ def test_what_another_group_adds_is_a_difference(choice: str, differences: Diffe
     group = choice.partition("=")[0]
     found = differences([], [], [choice])
     assert any(key.startswith((f"{group}.", f"task.{group}")) for key in found), found
+
+
+@pytest.mark.parametrize("line", [["data=trec"], ["task=multi", "parts=[sst2,trec]"]], ids=str)
+def test_where_data_lies_is_no_difference(line: list[str], differences: Differences) -> None:
+    here, there = ([*line, f"paths.data_dir=/{place}"] for place in ("here", "there/far"))
+    for before in (line, here):
+        assert not {k for k in differences(before, [], there) if not k.startswith("paths.")}
+
+
+def test_a_folder_named_otherwise_below_the_data_is_a_difference(differences: Differences) -> None:
+    before, after = (["data=trec", f"task.vectors=/data/{name}"] for name in ("glove", "word2vec"))
+    found = differences([*before, "paths.data_dir=/data"], [], [*after, "paths.data_dir=/data"])
+    assert found == {"task.vectors": ("data_dir/glove", "data_dir/word2vec")}
