@@ -79,7 +79,7 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
     import build
     from launch import keep_memory
     from models.fused import FusedLayer
-    from models.recurrent import ChunkLayer
+    from models.parallel import ChunkLayer
 
     keep_memory()
     precision = build.precision(precision, {"accelerator": "cpu"})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.cells.heads import heads_of
 from models.convolution import depthwise, windows
 from models.kernels import delta_rule_kernel
-from models.recurrent import ChunkLayer
+from models.parallel import ChunkLayer
 
 
 class DeltaNet(ChunkLayer):

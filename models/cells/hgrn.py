@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.initial import gate_bias
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import linear_scan, rotating_scan
 
 

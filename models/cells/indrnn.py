@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import elementwise_scan
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix
-from models.recurrent import Product, StepwiseLayer
+from models.stepwise import Product, StepwiseLayer
 
 
 class LMU(StepwiseLayer):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import rotating_scan
 
 

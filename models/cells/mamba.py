@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.convolution import depthwise, windows
-from models.recurrent import ChunkLayer
+from models.parallel import ChunkLayer
 from models.selective_scan import selective_scan
 from models.softplus import softplus
 

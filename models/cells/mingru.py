@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from models.cells.initial import gate_bias
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import linear_scan
 
 

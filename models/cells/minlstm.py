@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.cells.initial import gate_bias
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import linear_scan
 from models.softplus import softplus
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells.heads import heads_of
-from models.recurrent import ChunkLayer
+from models.parallel import ChunkLayer
 
 CLOSED = -1e30  # the logarithm of a gate that is shut
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix, set_rows
 from models.recomputed import recomputed
-from models.recurrent import Product, StepwiseLayer
+from models.stepwise import Product, StepwiseLayer
 
 
 class PeepholeLSTM(StepwiseLayer):

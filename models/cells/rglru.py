@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from models.cells.heads import heads_of
 from models.convolution import depthwise, windows
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import linear_scan
 
 SHARPNESS = 8.0  # c of the paper

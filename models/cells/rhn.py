@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells.initial import orthogonal_matrix
-from models.recurrent import Product, StepwiseLayer
+from models.stepwise import Product, StepwiseLayer
 
 
 class RHN(StepwiseLayer):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from models.cells.heads import heads_of
 from models.cells.initial import orthogonal_matrix, set_rows
 from models.recomputed import recomputed
-from models.recurrent import Product, StepwiseLayer
 from models.softplus import softplus
 from models.state import State, leaves
+from models.stepwise import Product, StepwiseLayer
 
 NOTHING = -1e30  # the logarithm of what the state weighs at its start
 FORGET_GATES = ("sigmoid", "exponential")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells.initial import gate_bias
-from models.recurrent import ScanLayer
+from models.parallel import ScanLayer
 from models.scan import elementwise_scan
 
 

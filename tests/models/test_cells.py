@@ -16,8 +16,9 @@ from models.cells.lstm import LSTM
 from models.cells.memoryless import Memoryless
 from models.cells.rnn import RNN
 from models.fused import FusedLayer
-from models.recurrent import RecurrentLayer, StepwiseLayer, reverse_rows
+from models.recurrent import RecurrentLayer, reverse_rows
 from models.state import State, detach, leaves, map_state, repeat_rows, select_rows
+from models.stepwise import StepwiseLayer
 
 CELLS = sorted((Path(__file__).parents[2] / "configs" / "cell").glob("*.yaml"))
 B, T, D, H = 5, 7, 3, 4
@@ -523,7 +524,7 @@ def test_long_sequences_go_through_in_spans(name: str, monkeypatch) -> None:
     inputs = torch.randn(B, T, D, dtype=torch.float64, generator=generator)
     found = []
     for span in (T, 3):
-        monkeypatch.setattr("models.recurrent.SPAN", span)
+        monkeypatch.setattr("models.parallel.SPAN", span)
         given = inputs.clone().requires_grad_()
         outputs, state = layer(given, random_state(layer), LENGTHS)
         valid = torch.arange(T)[None] < LENGTHS[:, None]
