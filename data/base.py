@@ -1,35 +1,29 @@
 """What every data module shares: prepare once, open memory-mapped, hand out batches."""
 
 import copy
-import hashlib
-import json
-import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache, partial
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 from lightning import LightningDataModule
 from torch import Tensor
 
-from data.arrays import Ragged, Split, cut, fingerprint, open_splits, save_splits
-from data.codec import Codec, TextCodec, codec_from_plain
+from data.arrays import Ragged, Split, cut
+from data.codec import Codec, TextCodec
 from data.curriculum import ShortestFirst
 from data.names import check_data_name
+from data.prepared import Prepared, Report, cache_key, make_once
 from data.samplers import BatchSampler, BucketBatchSampler, Indices, ResumableLoader
 from data.sources import Loaded, Source, load
 from data.spec import DataSpec
 
-Report = dict[str, float | int | str]
 C = TypeVar("C", bound=Codec)
-
-
 MOST_WORKERS = 256
 
 
@@ -38,16 +32,6 @@ class Example(NamedTuple):
 
     input: Any
     references: list[str]
-
-
-@dataclass(kw_only=True)
-class Prepared:
-    """All that `prepare` makes of the raw rows; it is saved, and opened again by every process."""
-
-    spec: DataSpec
-    codec: Codec
-    splits: dict[str, Split]
-    report: Report = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -245,37 +229,21 @@ class DataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the cache if there is none; every process may call it, one of them works."""
-        folder = self._cache_folder()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if (folder / "prepared.json").exists():
-                return
-            # written aside and moved into place: a killed process leaves nothing half-made
-            aside = Path(f"{folder}.{os.getpid()}")
-            shutil.rmtree(aside, ignore_errors=True)
-            try:
-                self.scratch = aside / "scratch"
-                self._make(aside)
-                shutil.rmtree(self.scratch, ignore_errors=True)
-                shutil.rmtree(folder, ignore_errors=True)
-                aside.rename(folder)
-            finally:
-                self.scratch = None
-                shutil.rmtree(aside, ignore_errors=True)
+        make_once(self._cache_folder(), self._make)
 
     def _make(self, folder: Path) -> None:
         """Read, prepare and write all that `setup` opens."""
-        loaded = self.load()
-        prepared = self.kept(self.prepare({k: self._limited(r) for k, r in loaded.splits.items()}))
-        sizes: Report = {split: len(part) for split, part in prepared.splits.items()}
-        plain: dict[str, Any] = {
-            "spec": prepared.spec.to_plain(),
-            "codec": prepared.codec.to_plain(),
-            "report": {**sizes, **loaded.notes, **prepared.report},
-        }
-        plain["fingerprint"] = fingerprint(prepared.splits, plain["spec"], plain["codec"])
-        save_splits(prepared.splits, folder)
-        (folder / "prepared.json").write_text(json.dumps(plain), encoding="utf-8")
+        self.scratch = folder / "scratch"
+        try:
+            loaded = self.load()
+            rows = {split: self._limited(part) for split, part in loaded.splits.items()}
+            prepared = self.kept(self.prepare(rows))
+            sizes: Report = {split: len(part) for split, part in prepared.splits.items()}
+            prepared.report = {**sizes, **loaded.notes, **prepared.report}
+            prepared.save(folder)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        finally:
+            self.scratch = None
 
     def setup(self, stage: str | None = None) -> None:
         self._open()
@@ -298,15 +266,8 @@ class DataModule(LightningDataModule):
         if self._prepared is not None:
             return
         self.prepare_data()
-        folder = self._cache_folder()
-        plain = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        self._prepared = Prepared(
-            spec=DataSpec.from_plain(plain["spec"]),
-            codec=codec_from_plain(plain["codec"]),
-            splits=open_splits(folder),
-            report=plain["report"],
-        )
-        self.fingerprint = plain["fingerprint"]
+        self._prepared = Prepared.open(self._cache_folder())
+        self.fingerprint = self._prepared.fingerprint
 
     def train_dataloader(self) -> Any:
         return self.loader("train")
@@ -347,39 +308,13 @@ class DataModule(LightningDataModule):
         return self._prepared
 
     def _cache_folder(self) -> Path:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        settings = {
-            name: _plain(value) if hasattr(value, "__dataclass_fields__") else value
-            for name, value in values.items()
-            if name not in self.not_prepared
-        }
+        names = {f.name for f in fields(self)} - self.not_prepared
         if type(self).source_key is DataModule.source_key:
-            del settings["seed"]  # rows of files are the same for every seed
+            names.discard("seed")  # rows of files are the same for every seed
+        settings = {name: getattr(self, name) for name in names}
         given = None if self.given_codec is None else self.given_codec.to_plain()
-        key = [type(self).__name__, self.source_key(), settings, code_version(), given]
-        text = json.dumps(key, sort_keys=True, default=str)
-        return (
-            Path(self.cache_dir).expanduser()
-            / f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
-        )
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """Settings of a part, and a hash of the file that they name: not its path, not its date."""
-    plain = asdict(settings)
-    content = getattr(settings, "content", None)
-    if content is not None:
-        plain["file"] = content()
-    return plain
-
-
-@cache
-def code_version() -> str:
-    """A hash of this package: data that an edited generator or kind made is prepared anew."""
-    code = hashlib.blake2b(digest_size=8)
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        code.update(file.read_bytes())
-    return code.hexdigest()
+        key = cache_key(type(self).__name__, self.source_key(), settings, given)
+        return Path(self.cache_dir).expanduser() / f"{self.name}-{key}"
 
 
 class _Batches:

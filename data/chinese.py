@@ -8,9 +8,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from data.base import Loaded
 from data.files import read_text
-from data.sources import carve
+from data.sources import Loaded, carve
 from data.tagged_text import TaggedText
 from data.text_labels import TextLabels
 

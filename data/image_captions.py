@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from data.arrays import Split, cut
-from data.base import DataModule, Example, Prepared, Report
+from data.base import DataModule, Example
 from data.batches import CaptionBatch
 from data.codec import Codec, TokenizerSettings
 from data.pictures import called, colours, undecoded
+from data.prepared import Prepared, Report
 from data.spec import DataSpec
 from data.text_codec import BOS, EOS, UNK
 from data.text_pairs import with_ends

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel
 
-from data.base import Report
 from data.codec import Codec
+from data.prepared import Report
 from data.units import mean_and_deviation, standard
 
 

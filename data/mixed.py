@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 from lightning import LightningDataModule
 
-from data.base import DataModule, Report
+from data.base import DataModule
 from data.batches import PartBatch
 from data.codec import Codec, codec_from_plain
 from data.mixture import MixtureSampler, PartIndices, counts, shares
 from data.names import check_part_name
+from data.prepared import Report
 from data.samplers import ResumableLoader
 from data.spec import DataSpec
 

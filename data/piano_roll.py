@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from data.arrays import Ragged, Split
-from data.base import DataModule, Example, Prepared
+from data.base import DataModule, Example
 from data.batches import StreamBatch
 from data.codec import Codec
 from data.midi import HIGHEST, LOWEST, read_midi
+from data.prepared import Prepared
 from data.spec import DataSpec
 
 KEYS = HIGHEST - LOWEST + 1  # 88

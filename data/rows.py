@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from data.arrays import Split
-from data.base import DataModule, Example, Prepared
+from data.base import DataModule, Example
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.labels import Labels
 from data.pictures import called, grey, undecoded
+from data.prepared import Prepared
 from data.spec import DataSpec
 
 

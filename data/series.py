@@ -10,9 +10,10 @@ import torch
 from datasets import Value
 
 from data.arrays import Ragged, Split
-from data.base import DataModule, Example, Prepared, Report
+from data.base import DataModule, Example
 from data.batches import SequenceBatch
 from data.codec import Codec
+from data.prepared import Prepared, Report
 from data.spec import DataSpec
 from data.units import mean_and_deviation, standard
 

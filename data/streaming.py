@@ -11,7 +11,8 @@ import torch
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from data.base import DataModule, Prepared, Report
+from data.base import DataModule
+from data.prepared import Prepared, Report
 from data.row_streams import Row, RowStream, table
 from data.samplers import BucketBatchSampler, Indices
 from data.sources import Loaded

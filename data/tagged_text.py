@@ -10,10 +10,11 @@ import torch
 from datasets import ClassLabel
 
 from data.arrays import Ragged, Split, cut
-from data.base import DataModule, Example, Prepared
+from data.base import DataModule, Example
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
 from data.labels import check_classes, class_counts, class_name, class_names, name_of
+from data.prepared import Prepared
 from data.spec import DataSpec
 from data.text_codec import PAD, UNK
 from data.text_labels import TextCounts

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from data.arrays import ArrayWriter, Ragged, Split
-from data.base import Example, Prepared, Report
+from data.base import Example
 from data.batches import StreamBatch
 from data.codec import Codec, TokenizerSettings
 from data.large_files import Texts, as_texts
+from data.prepared import Prepared, Report
 from data.spec import DataSpec
 from data.streaming import Streamed
 from data.streams import EvaluationStreams, TrainingStreams, unpacked, windows

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from data.arrays import Ragged, RaggedWriter, Split, cut
-from data.base import Example, Prepared, Report
+from data.base import Example
 from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec, TokenizerSettings
 from data.folds import check_folds, take_fold
 from data.labels import Labels
 from data.large_files import Texts, as_texts
+from data.prepared import Prepared, Report
 from data.spec import DataSpec
 from data.streaming import Streamed
 from data.text_codec import UNK, TextCodec

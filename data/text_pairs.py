@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from data.arrays import Ragged, RaggedWriter, Split, cut
-from data.base import Example, Prepared, Report
+from data.base import Example
 from data.batches import PairBatch
 from data.codec import Codec, TokenizerSettings
 from data.extra_pairs import ExtraPairs, begun
 from data.large_files import OneAfterTheOther, Texts, as_texts
+from data.prepared import Prepared, Report
 from data.spec import DataSpec
 from data.streaming import Streamed
 from data.text_codec import BOS, EOS, TextCodec

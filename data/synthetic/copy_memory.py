@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from data.arrays import SPLITS, Split
-from data.base import Example, Prepared
+from data.base import Example
 from data.batches import SequenceBatch
 from data.codec import TokenizerSettings
+from data.prepared import Prepared
 from data.spec import DataSpec
 from data.synthetic.generated import Generated, Rows
 from data.tagged_text import TaggedTextCodec

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from data.arrays import SPLITS, Split
-from data.base import Example, Prepared
+from data.base import Example
 from data.batches import SequenceBatch
+from data.prepared import Prepared
 from data.series import SeriesCodec
 from data.spec import DataSpec
 from data.synthetic.generated import Generated, Rows

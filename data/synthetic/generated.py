@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from data.arrays import SPLITS
-from data.base import DataModule, Loaded
+from data.base import DataModule
+from data.sources import Loaded
 
 Rows = list[dict[str, Any]]
 
