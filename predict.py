@@ -32,7 +32,7 @@ class Predictor:
         Inputs are texts, paths of pictures, PIL pictures, lists of numbers or of frames, as the
         data was. A mistyped option is a TypeError, a wrong value a ValueError.
         """
-        from tasks.base import PredictOptions
+        from tasks.predict_options import PredictOptions
 
         if isinstance(inputs, (str, bytes)):
             raise TypeError('give a list of inputs: model(["a text"]), not model("a text")')

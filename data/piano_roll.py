@@ -170,3 +170,16 @@ def _stream_batch(inputs: Tensor, targets: Tensor, mask: Tensor) -> StreamBatch:
     rows = len(inputs)
     start = torch.ones(rows, dtype=torch.bool)
     return StreamBatch(inputs, targets, mask, start, torch.zeros(mask.shape, dtype=torch.int64))
+
+
+def transposed(batch: StreamBatch, most: int) -> StreamBatch:
+    """Each row moved by a random number of semitones, `most` up or down; keys beyond the piano are
+    left out."""
+    rows, steps, keys = batch.inputs.shape
+    device = batch.inputs.device
+    shift = torch.randint(-most, most + 1, (rows, 1, 1), device=device)
+    source = torch.arange(keys, device=device) - shift  # (B, 1, K)
+    there = (source >= 0) & (source < keys)
+    source = source.clamp(0, keys - 1).expand(rows, steps, keys)
+    inputs, targets = (part.gather(2, source) * there for part in (batch.inputs, batch.targets))
+    return batch._replace(inputs=inputs, targets=targets)

@@ -9,8 +9,8 @@ from torch import Tensor
 from models.decoding import score
 from models.decoding.constraints import Banned, Constraint, Prefix, Required
 from models.encoders.memory import Memory
-from tasks.base import PredictOptions
 from tasks.decoding import consensus, known, source_words, spellings
+from tasks.predict_options import PredictOptions
 
 if TYPE_CHECKING:
     from tasks.generation import Generation

@@ -10,8 +10,8 @@ from data.batches import IGNORE, SequenceBatch
 from data.codec import Codec
 from data.spec import DataSpec
 from models.classifier import Classifier, ClassifierOutput
-from tasks.base import PredictOptions
 from tasks.labelling import Labelling, Objective
+from tasks.predict_options import PredictOptions
 
 
 class Classification(Labelling):

@@ -19,12 +19,13 @@ from models.encoders.memory import Memory
 from models.state import State
 from tasks import exposure, pictures
 from tasks.answers import answers, likelihoods
-from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks.base import SPLIT_OF, Table, Task
 from tasks.decoding import configured, greedier
 from tasks.forcing import Forcing
 from tasks.metrics import gather
 from tasks.objectives import Objective
 from tasks.penalties import penalties
+from tasks.predict_options import PredictOptions
 from tasks.rates import with_rate
 from tasks.rows import Row
 

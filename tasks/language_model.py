@@ -1,6 +1,5 @@
 """Many to many, shifted by one: papers, programs and music, a symbol or a frame at a time."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,16 +12,18 @@ from torch import Tensor
 from data.batches import StreamBatch
 from data.codec import Codec
 from data.midi import write_midi
+from data.piano_roll import transposed
 from data.spec import DataSpec
 from models.activation import penalties
 from models.language_model import LanguageModel as Model
 from models.state import State, detach
-from tasks import adaptive, audit_report, drift, pictures, streams
-from tasks.base import SPLIT_OF, PredictOptions, Table, Task
+from tasks import adaptive, audit_report, drift, passes, pictures, streams
+from tasks.base import SPLIT_OF, Table, Task
 from tasks.decoding import check_drawing
 from tasks.loggers import log_table
 from tasks.metrics import bits_per, bits_per_character, perplexity
 from tasks.playing import chord, play
+from tasks.predict_options import PredictOptions
 from tasks.rows import Row
 from tasks.writing import write
 
@@ -145,7 +146,7 @@ class LanguageModel(Task):
 
     def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
         if self.transpose and self.training:
-            batch = self.transposed(batch)
+            batch = transposed(batch, self.transpose)
         return self.objective(self, batch)
 
     def likelihood(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
@@ -171,18 +172,6 @@ class LanguageModel(Task):
         for penalty in self.penalties:
             loss = loss + count * penalty(outputs, hidden, batch.mask)
         return loss, count
-
-    def transposed(self, batch: StreamBatch) -> StreamBatch:
-        """Move each row by a random number of semitones; keys beyond the piano are left out."""
-        rows, steps, keys = batch.inputs.shape
-        most, device = self.transpose, batch.inputs.device
-        shift = torch.randint(-most, most + 1, (rows, 1, 1), device=device)
-        source = torch.arange(keys, device=device) - shift  # (B, 1, K)
-        there = (source >= 0) & (source < keys)
-        source = source.clamp(0, keys - 1).expand(rows, steps, keys)
-        moved = (part.gather(2, source) * there for part in (batch.inputs, batch.targets))
-        inputs, targets = moved
-        return batch._replace(inputs=inputs, targets=targets)
 
     def readers(self) -> "list[LanguageModel]":
         """Those that carry a state along the streams of training: this one, and a teacher."""
@@ -241,7 +230,7 @@ class LanguageModel(Task):
         characters = totals["characters"][0]
         found = {**drifted, "loss": loss / count, **self.per_unit(split, loss, count, characters)}
         if split == "test":
-            found |= self.beside(count, characters)
+            found |= passes.beside(self, count, characters)
         return found
 
     def per_unit(
@@ -257,41 +246,6 @@ class LanguageModel(Task):
             "bits_per_character": bits_per_character(nats, characters),
             **bits_per(nats, counts if whole else {}),
         }
-
-    def beside(self, tokens: float, characters: float) -> dict[str, float]:
-        """What `task.evaluation` asks for beside the plain numbers, each in a pass of its own."""
-        chosen, found = self.evaluation, {}
-
-        def add(name: str, nats: float) -> None:
-            for unit, value in self.per_unit("test", nats, tokens, characters).items():
-                found[f"{unit}_{name}"] = value
-
-        precision = self.trainer.precision_plugin.forward_context  # type: ignore[attr-defined]
-        with precision():
-            if chosen.positions:
-                steps = self.data.steps
-                sums = adaptive.by_position(self.model, self.batches("test"), steps=steps)
-                self.positions = self.summed(sums)
-                found["loss_reset"] = (self.positions[1].sum() / tokens).item()
-                quarter = -(-steps // 4)
-                for name, part in [("start", slice(quarter)), ("end", slice(-quarter, None))]:
-                    _, nats, count = self.positions[:, part].sum(1).tolist()
-                    found[f"loss_reset_{name}"] = nats / count if count else math.nan
-            if chosen.temperature:
-                inverses = adaptive.INVERSES
-                sums = adaptive.at_temperatures(self.model, self.batches("validation"), inverses)
-                found["temperature"] = adaptive.best_temperature(self.summed(sums))
-                inverse = 1 / found["temperature"]
-                sums = adaptive.at_temperatures(self.model, self.batches("test"), [inverse])
-                add("temperature", self.summed(sums).item())
-            if chosen.cache:
-                sums = adaptive.with_cache(self.model, self.batches("test"), chosen)
-                add("cache", self.summed(sums)[0].item())
-        if chosen.dynamic:
-            training = islice(self.batches("train"), chosen.dynamic_batches)
-            sums = adaptive.dynamic(self.model, self.batches("test"), training, chosen, precision)
-            add("dynamic", sums[0].item())
-        return found
 
     def batches(self, split: str) -> Iterator[StreamBatch]:
         """A split read in order once more, as far as the test reads."""

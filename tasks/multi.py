@@ -10,8 +10,9 @@ from data.batches import PartBatch
 from data.codec import Codec
 from data.spec import DataSpec
 from models.sharing import share_stack
-from tasks.base import PredictOptions, Table, Task
+from tasks.base import Table, Task
 from tasks.part_trainer import PartTrainer
+from tasks.predict_options import PredictOptions
 
 ONCE = ("unroll", "ranks")  # in a checkpoint: of the whole run, not of each part
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tasks.base import PredictOptions
+from tasks.predict_options import PredictOptions
 
 if TYPE_CHECKING:
     from tasks.language_model import LanguageModel

@@ -13,8 +13,9 @@ from data.spec import DataSpec
 from models.pooling import valid_steps
 from models.tagger import Tagger
 from tasks import pictures
-from tasks.base import SPLIT_OF, PredictOptions
+from tasks.base import SPLIT_OF
 from tasks.labelling import Labelling, Objective
+from tasks.predict_options import PredictOptions
 
 
 class Tagging(Labelling):

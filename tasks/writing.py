@@ -9,8 +9,8 @@ from torch import Tensor
 from models.decoding import DecodingOptions, Hypotheses, search
 from models.decoding.constraints import Banned
 from models.state import State
-from tasks.base import PredictOptions
 from tasks.decoding import spellings
+from tasks.predict_options import PredictOptions
 
 if TYPE_CHECKING:
     from tasks.language_model import LanguageModel

@@ -16,8 +16,8 @@ from data import large_files
 from data.arrays import ArrayWriter, Ragged, RaggedWriter
 from data.files import read_file
 from data.large_files import read_large
+from data.running_text import Pieces
 from data.sources import Source, load
-from data.text import Pieces
 
 COUNT = 100
 

@@ -12,8 +12,9 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from data.codec import TokenizerSettings, codec_from_plain
+from data.running_text import stream, words_and_bytes
 from data.streams import EvaluationStreams
-from data.text import TextStreams, TextStreamsCodec, stream, words_and_bytes
+from data.text import TextStreams, TextStreamsCodec
 from data.text_codec import EOS
 from data.text_labels import TextLabelsCodec
 

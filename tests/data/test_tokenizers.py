@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data import hanzi
 from data.codec import TextCodec, TokenizerSettings
 from data.large_files import Texts
-from data.text import Pieces
+from data.running_text import Pieces
 from data.text_codec import BOS, EOS, PAD, SPECIALS, UNK
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 import build
 from building.checks import check_run
 from launch import describe
-from tasks.base import PredictOptions
 from tasks.layers import parameter_groups
+from tasks.predict_options import PredictOptions
 from tests.tasks.conftest import ALWAYS, CONFIGS, SMALL
 
 SIZES = 10**9  # no machine has the memory for a hidden size of so many

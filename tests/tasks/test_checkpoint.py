@@ -9,7 +9,7 @@ import torch
 import build
 from building.trained import of_checkpoint
 from tasks import checkpoint as checkpoints
-from tasks.base import PredictOptions
+from tasks.predict_options import PredictOptions
 
 
 def saved(run: Any) -> Path:

@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 import build
 from building.trained import of_checkpoint
 from predict import Predictor
-from tasks.base import PredictOptions
 from tasks.decoding import configured, greedier
+from tasks.predict_options import PredictOptions
 from tests.tasks.conftest import ALWAYS, CONFIGS, SMALL
 
 SOURCES = ["3 May 1999", "12.10.2004", "Monday, 3 January 2011"]

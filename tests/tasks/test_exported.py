@@ -16,7 +16,7 @@ import export
 import predict
 from tasks import checkpoint as checkpoints
 from tasks import exported
-from tasks.base import PredictOptions
+from tasks.predict_options import PredictOptions
 from tests import commands
 
 

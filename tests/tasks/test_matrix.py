@@ -18,7 +18,7 @@ OPTIONS = {"irnn": ["cell.scale=0.5"]}
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_task_trains_tests_and_predicts_with_a_cell(shape: str, cell: str, start: Any) -> None:
-    from tasks.base import PredictOptions
+    from tasks.predict_options import PredictOptions
 
     brief = ["trainer.max_epochs=1", "trainer.limit_train_batches=3"]
     run = start(shape, f"cell={cell}", *OPTIONS.get(cell, []), *brief)

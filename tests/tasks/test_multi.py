@@ -20,10 +20,10 @@ import predict
 from building import parts
 from data.batches import PartBatch, StreamBatch
 from tasks import checkpoint as checkpoints
-from tasks.base import PredictOptions
 from tasks.finite import tensors
 from tasks.layers import by_depth, parameter_groups
 from tasks.part_checkpoint import take_part
+from tasks.predict_options import PredictOptions
 from tasks.transfer import begin_from
 from tests import commands
 

@@ -19,7 +19,7 @@ from data.piano_roll import KEYS, PianoRollCodec
 from data.spec import DataSpec
 from models.state import leaves
 from tasks import onnx_files, onnx_graphs, onnx_networks, onnx_saving
-from tasks.base import PredictOptions
+from tasks.predict_options import PredictOptions
 from tests import commands
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e '.[onnx]'")
