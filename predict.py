@@ -284,6 +284,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
     except ValueError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # the reader has seen enough

@@ -241,7 +241,10 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on")
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stderr.close()

@@ -1,12 +1,18 @@
 """Runs are compared on what both answered, or not at all; a sweep is summed up by its kinds."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from reproduce import compare, summary
 from tasks.captioning_metrics import bleu
+
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(folder: Path, task: str, rows: list[dict]) -> str:
@@ -83,3 +89,13 @@ def test_captions_are_compared_by_the_coco_bleu(tmp_path: Path) -> None:
     assert list(found) == ["bleu4", "chrf", "exact_match", "cider"]
     assert found["bleu4"]["first"] == pytest.approx(bleu(texts, references)[3])
     assert found["bleu4"]["difference"] == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    unread, output = os.pipe()
+    os.close(unread)
+    done = subprocess.run(
+        [sys.executable, ROOT / "reproduce.py"], stdout=output, stderr=subprocess.PIPE, check=False
+    )
+    os.close(output)
+    assert done.stderr == b""
