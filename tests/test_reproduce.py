@@ -11,7 +11,6 @@ import pytest
 from reproduce import compare, summary
 from tasks.captioning_metrics import bleu
 
-
 ROOT = Path(__file__).parent.parent
 
 
