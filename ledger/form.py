@@ -21,6 +21,7 @@ GIVEN = {
 }
 ALSO = {  # what a row may say beside
     "baselines": list,  # of tasks/baselines.py: the mean must be better than each
+    "within": float,  # a failure was published: how near to `least`, as a share of it
     "runs": str,  # the row of the same config whose runs are these, too
     "note": str,  # what a reader of the table must know
 }
@@ -56,6 +57,8 @@ def verdict(row: Mapping[str, Any], seeds: Seeds, baselines: Baselines) -> str:
     mean, _ = spread(seeds)
     sign = 1 if row["better"] == "higher" else -1
     enough = row["least"] is None or sign * (mean - row["least"]) >= 0
+    if "within" in row:
+        enough = abs(mean - row["least"]) <= row["within"] * abs(row["least"])
     above = all(sign * (mean - one["value"]) > 0 for one in baselines.values())
     return "reproduced" if enough and above else "not reproduced"
 
@@ -75,6 +78,8 @@ def validate_row(name: str, row: Any) -> None:
         refuse("row.least", "is null, and there are no baselines to be better than")
     if least is not None and (row["try_for"] - least) * sign < 0:
         refuse("row.try_for", f"{row['try_for']} is worse than the least, {least}")
+    if "within" in row and (least is None or not 0 < row["within"] < 1):
+        refuse("row.within", f"{row['within']} is no share of row.least, {least}")
     if not row["seeds"] or not all(type(seed) is int for seed in row["seeds"]):
         refuse("row.seeds", f"{row['seeds']} are not whole numbers")
     if len(set(row["seeds"])) < len(row["seeds"]):

@@ -110,6 +110,22 @@ def test_the_verdict_follows_from_all_seeds(
         assert measured["deviation"] == pytest.approx((values[1] - values[0]) / math.sqrt(2))
 
 
+@pytest.mark.parametrize(
+    "value, verdict",
+    [(0.46, "reproduced"), (0.54, "reproduced"), (0.44, "not reproduced"), (0.9, "not reproduced")],
+)
+def test_a_published_failure_is_not_reproduced_by_a_success(
+    value: float, verdict: str, tmp_path: Path
+) -> None:
+    results = new(tmp_path)
+    with (results / "one.yaml").open("a") as file:
+        file.write("  within: 0.1\n")
+    ledger.rows.write("one", {1: seed(value), 2: seed(value)}, results=results)
+    assert ledger.rows.read("one", results)["measured"]["verdict"] == verdict
+    ledger.report.write(tmp_path / "RESULTS.md", results=results, runs=tmp_path / "runs")
+    assert "| 0.5 ± 10% |" in (tmp_path / "RESULTS.md").read_text()
+
+
 BEATEN = {"majority": {"value": 0.5, "minutes": 0.1, "fingerprint": "f"}}
 
 
@@ -224,6 +240,8 @@ def test_what_the_seeds_do_not_show_is_refused(
         ("row.note", lambda row: row.update(note=3)),
         ("row.least", lambda row: row.update(least=None)),  # and there are no baselines
         ("row.config", lambda row: row.update(config=["--multirun"])),
+        ("row.within", lambda row: row.update(within=10.0)),
+        ("row.within", lambda row: row.update(within=0.1, least=None, baselines=["majority"])),
     ],
 )
 def test_an_unfit_row_is_refused_by_its_key(
