@@ -17,7 +17,7 @@ HEAD = """# Results against published numbers
 Written by `python reproduce.py report` from `results/*.yaml`; do not edit. To run a row:
 `python reproduce.py ROW`. A row is *reproduced* where the mean over its seeds is as good as "least"
 or better, and better than each of its baselines; where a failure was published (least ± %), where
-it is as near to that, and no better. ± is the sample deviation over seeds (n − 1).
+it lies so near to that, on either side. ± is the sample deviation over seeds (n − 1).
 Minutes are those of one seed on the clock, on a machine that may have done other work as well.
 
 | row | metric | published | baselines | least | try for | measured | seeds | parameters | minutes | verdict |

@@ -26,7 +26,7 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
             continue
         stored = plain(OmegaConf.load(run / "config.yaml"))
         config = composed([*row["config"], f"seed={seed}"])
-        config.paths.run_dir = stored["paths"]["run_dir"]
+        config.paths.run_dir = stored["paths"]["run_dir"]  # Hydra's own is known to a job alone
         was, now = placeless(stored), placeless(plain(config))
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
