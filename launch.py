@@ -152,12 +152,20 @@ def groups() -> list[str]:
 
 def _unknown_key(key: str) -> str:
     *parents, _ = key.split(".")
-    node: Any = _chosen()
+    chosen = _chosen()
+    node: Any = chosen
     walked: list[str] = []
     for part in parents:
         if not isinstance(node, DictConfig) or part not in node:
             break
-        node, walked = node[part], [*walked, part]
+        walked.append(part)
+        written: Any = OmegaConf.to_container(node)  # with interpolations as they are
+        if meant := re.fullmatch(r"\$\{([\w.]+)\}", str(written[part])):
+            own = meant[1] + key.removeprefix(".".join(walked))
+            if OmegaConf.select(chosen, own, default=chosen) is chosen:
+                return _unknown_key(own)
+            return f"{key} cannot be set: {'.'.join(walked)} is {meant[0]}; set {own}"
+        node = node[part]
     there = ".".join(walked)
     options: Iterable[str] = (str(k) for k in node) if isinstance(node, DictConfig) else ()
     if not walked:

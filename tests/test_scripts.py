@@ -66,6 +66,8 @@ def test_help_names_the_groups_and_examples_and_is_quick_to_say(call: Call) -> N
         ("data=imbd", "did you mean imdb?"),
         ("model.hiden_size=3", "did you mean hidden_size?"),
         ("taks=tagging", "did you mean task?"),
+        ("task.optimizer.lr=1", "task.optimizer is ${optimizer}; set optimizer.lr"),
+        ("task.optimizer.lrr=1", "there is no key 'optimizer.lrr' (did you mean lr?)"),
     ],
 )
 def test_an_unknown_name_is_told_with_what_exists(call: Call, override: str, said: str) -> None:
