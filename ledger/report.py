@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import ledger.rows
+from ledger import comparison
 from ledger.pictures import draw, overview
 from ledger.runs import RUNS
 
 OVERVIEW = "overview"  # the picture of all rows, RESULTS/overview.png
+SHAPES = "cells_shapes.csv"  # what benchmarks/cells_shapes.py measured, RESULTS/cells_shapes.csv
 
 HEAD = """# Results against published numbers
 
-Written by `python reproduce.py report` from `results/*.yaml`; do not edit. To run a row:
+Written by `python reproduce.py report` from `results/`; do not edit. To run a row:
 `python reproduce.py ROW`. A row is *reproduced* where the mean over its seeds is as good as "least"
 or better, and better than each of its baselines; where a failure was published (least ± %), where
 it lies so near to that, on either side. ± is the sample deviation over seeds (n − 1).
@@ -63,7 +65,8 @@ def write(place: Path, *, results: Path = ledger.rows.RESULTS, runs: Path = RUNS
         drawn.append(picture)
         link = os.path.relpath(picture, place.parent)
         below.insert(0, f"![Quality against minutes and parameters]({link})\n")
-    text = HEAD + "\n".join(table) + "\n" + "".join(f"\n{part}" for part in below)
+    below.append(_shapes(comparison.read(results / SHAPES)))
+    text = HEAD + "\n".join(table) + "\n" + "".join(f"\n{part}" for part in below if part)
     place.write_text(text, encoding="utf-8")
     return drawn
 
@@ -113,6 +116,18 @@ def _section(name: str, content: Mapping[str, Any]) -> str:
     }
     lines = [f"- {key}: {value}" for key, value in facts.items() if value]
     return f"## {row['title']}\n\n" + "\n".join(lines) + "\n"
+
+
+def _shapes(runs: comparison.Runs) -> str:
+    """The cells compared on a data set of each shape; empty where none was run."""
+    if not runs:
+        return ""
+    return (
+        "## Cells over shapes\n\nOf a cell the mean ± the sample deviation over seeds of the test, "
+        "and the steps that it made of the minutes that all had (`trainer.max_time`), by the mean "
+        "of its places; `benchmarks/cells_shapes.py` measures it.\n\n"
+        f"{comparison.table(runs)}\n\n{comparison.conditions(runs)}\n"
+    )
 
 
 def _bound(row: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> None:
     known = _begun(row, seed, folder)
     if known["measured"] is None:
         said: list[str] = []
-        commit = _commit()  # of the code that trains, whatever is committed meanwhile
+        commit = commit_of_code()  # of the code that trains, whatever is committed meanwhile
         began = time.monotonic()
         try:
             own = [f"seed={seed}", f"hydra.run.dir={run}", "resume=true"]
@@ -156,8 +156,11 @@ def _signature(said: list[str]) -> str | None:
     return next((line for line in said if re.match(r"BLEU\|nrefs:", line)), None)
 
 
-def circumstances(run: Path) -> dict[str, Any]:
-    """What a number depends on beside the config: size, processor or GPU, versions, data."""
+def circumstances(run: Path, *, threads: int | None = None) -> dict[str, Any]:
+    """What a number depends on beside the config: size, processor or GPU, versions, data.
+
+    `threads`: of the process that trained; None: as many as this one has.
+    """
     from omegaconf import OmegaConf
 
     import build
@@ -167,7 +170,7 @@ def circumstances(run: Path) -> dict[str, Any]:
     record = checkpoint.read(run)["unroll"]
     return {
         "parameters": sum(p.numel() for p in build.task_of_checkpoint(record).parameters()),
-        "device": _device(config.trainer.accelerator),
+        "device": _device(config.trainer.accelerator, threads),
         "precision": build.precision(config.precision, config.trainer),
         "versions": ", ".join(
             [f"python {platform.python_version()}"]
@@ -183,7 +186,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _device(accelerator: str) -> str:
+def _device(accelerator: str, threads: int | None) -> str:
     import torch
 
     if accelerator != "cpu" and _has_gpu():
@@ -191,10 +194,10 @@ def _device(accelerator: str) -> str:
     names = Path("/proc/cpuinfo")
     found = names.is_file() and re.search(r"model name\s*: (.*)", names.read_text())
     name = found[1].strip() if found else platform.processor() or platform.machine()
-    return f"{name}, threads: {torch.get_num_threads()}"
+    return f"{name}, threads: {threads or torch.get_num_threads()}"
 
 
-def _commit() -> str:
+def commit_of_code() -> str:
     """The checkout's commit; "+ changes" where files other than the ledger's differ from it."""
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
