@@ -24,6 +24,7 @@ from sweeping.plan import Plan
 from sweeping.space import Choice, Interval
 
 SPACES = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml") if path.stem != "none")
+OF_TASK = {"sentences": "task=classification model=text_classifier"}  # others have its name
 SEVERAL = {
     "optimizer.lr": "tag(log,interval(1e-4,1e-1))",
     "model.hidden_size": "int(interval(8,16))",
@@ -67,7 +68,7 @@ def test_every_value_of_a_space_that_ships_makes_a_model_of_its_task(
     assert "optimizer.lr" in space and len(space) > 3
     few = FEW.get(name, "data.train_size=20 data.validation_size=10 data.test_size=10").split()
     settled = ["task.monitor=val/loss", "task.mode=min", f"paths.run_dir={name}"]
-    words = [f"task={name}", *few, *settled]
+    words = [*OF_TASK.get(name, f"task={name}").split(), *few, *settled]
     data = build.data(compose("config", overrides=words))
     for one in space.values():
         ends = list(one.words) if isinstance(one, Choice) else [one.low, one.high]
