@@ -1,11 +1,14 @@
 """Gated recurrent unit."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from models import loops
 from models.cells.initial import chrono_biases, orthogonal_gates, set_gate_bias
 from models.fused import FusedLayer
-from models.gru_steps import gru_step, gru_steps
 from models.state import State, leaves
 
 
@@ -39,17 +42,47 @@ class GRU(FusedLayer):
             set_gate_bias(self.rnn, gate=1, value=kept)
 
     def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
-        return gru_step(entered, recurrent, *leaves(state))
+        return _Step.apply(entered, recurrent, *leaves(state))
 
     def _call(
         self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        # also in evaluation: nn.GRU under autocast would round the state to bf16 at every step, and
-        # a memory of hundreds of steps, trained without that, would not last
         if data.device.type != "cpu" or batch_sizes is not None:
             return super()._call(data, batch_sizes, before, weights)
-        forth, last = gru_steps(data, before[0][0], weights[:4])
-        if len(weights) == 4:
-            return forth, last[None]
-        back, first = gru_steps(data.flip(1), before[0][1], weights[4:])
-        return torch.cat([forth, back.flip(1)], dim=-1), torch.stack([last, first])
+        return loops.run(loops.gru_loop, data, before[0], weights)
+
+
+class _Step(torch.autograd.Function):
+    """h' = (1 - z) n + z h with n = tanh(x_n + r p_n), r and z = σ(x + p); p = U h + c."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, product: Tensor, hidden: Tensor) -> Tensor:
+        size = hidden.size(1)
+        dtype = hidden.dtype
+        gates = torch.add(projected[:, : 2 * size].to(dtype), product[:, : 2 * size]).sigmoid_()
+        reset, update = gates.split(size, dim=1)
+        inner = product[:, 2 * size :].to(dtype)
+        candidate = torch.addcmul(projected[:, 2 * size :].to(dtype), reset, inner).tanh_()
+        ctx.save_for_backward(gates, inner, candidate, hidden)
+        ctx.dtypes = projected.dtype, product.dtype
+        return torch.lerp(candidate, hidden, update)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gates, inner, candidate, hidden = ctx.saved_tensors
+        rows, size = hidden.shape
+        reset, update = gates.split(size, dim=1)
+        of_hidden = grad * update
+        slopes = gates.new_empty(rows, 4 * size)  # of r, z, n and the product's share in n
+        of_candidate = slopes[:, 2 * size : 3 * size]
+        torch.sub(grad, of_hidden, out=of_candidate)  # (1 - z) of it
+        of_candidate.addcmul_(of_candidate * candidate, candidate, value=-1)
+        torch.mul(of_candidate, inner, out=slopes[:, :size])
+        torch.mul(grad, hidden - candidate, out=slopes[:, size : 2 * size])
+        torch.mul(of_candidate, reset, out=slopes[:, 3 * size :])
+        both = slopes[:, : 2 * size]
+        both.mul_(torch.addcmul(gates, gates, gates, value=-1))
+        of_projected, of_product = ctx.dtypes
+        to_product = torch.cat([both, slopes[:, 3 * size :]], dim=1).to(of_product)
+        return slopes[:, : 3 * size].to(of_projected), to_product, of_hidden

@@ -1,8 +1,11 @@
 """The plain recurrent network."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from models import loops
 from models.cells.initial import orthogonal_gates
 from models.fused import FusedLayer
 from models.state import State
@@ -39,3 +42,11 @@ class RNN(FusedLayer):
     def gate(self, entered: Tensor, recurrent: Tensor, state: State) -> State:
         activation = torch.tanh if self.rnn.nonlinearity == "tanh" else torch.relu
         return activation(entered + recurrent)
+
+    def _call(
+        self, data: Tensor, batch_sizes: Tensor | None, before: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        if data.device.type != "cpu" or batch_sizes is not None:
+            return super()._call(data, batch_sizes, before, weights)
+        loop = partial(loops.rnn_loop, nonlinearity=self.rnn.nonlinearity)
+        return loops.run(loop, data, before[0], weights)

@@ -10,6 +10,7 @@ from torch import Tensor
 import models.scan
 from models.cells.gru import GRU
 from models.cells.rglru import _Gates, gates_plain
+from models.cells.rnn import RNN
 from models.convolution import depthwise, next_tail, windows
 from models.product import RepeatedProduct, product
 from models.recomputed import recomputed
@@ -221,29 +222,70 @@ def test_gates_of_rglru_equal_their_equations() -> None:
     same(_Gates.apply, gates_plain, [draw(B, 4, 6), gates, rate])
 
 
+LOOPED = {
+    "gru": (GRU, torch.nn.GRU, {}),
+    "tanh": (RNN, torch.nn.RNN, {"nonlinearity": "tanh"}),
+    "relu": (RNN, torch.nn.RNN, {"nonlinearity": "relu"}),
+}
+
+
 @pytest.mark.parametrize("both", [False, True])
-def test_steps_of_a_gru_equal_those_of_pytorch(both: bool) -> None:
-    layer = GRU(input_size=S, hidden_size=4).double()
-    back = GRU(input_size=S, hidden_size=4).double()
-    plain = torch.nn.GRU(S, 4, batch_first=True, bidirectional=both).double()
-    for name, value in layer.rnn.named_parameters():
-        plain.get_parameter(name).data.copy_(value)
-    if both:
-        for name, value in back.rnn.named_parameters():
-            plain.get_parameter(f"{name}_reverse").data.copy_(value)
+@pytest.mark.parametrize("kind", LOOPED)
+def test_loops_on_a_processor_equal_pytorch_s_layers(kind: str, both: bool) -> None:
+    cell, module, options = LOOPED[kind]
+    layer, back = (cell(input_size=S, hidden_size=4, **options).double() for _ in range(2))
+    plain = module(S, 4, batch_first=True, bidirectional=both, **options).double()
+    owners = [layer, back] if both else [layer]
+    for owner, ending in zip(owners, ("", "_reverse"), strict=False):
+        for name, value in owner.rnn.named_parameters():
+            plain.get_parameter(f"{name}{ending}").data.copy_(value)
+
+    def ours(inputs: Tensor) -> Tensor:
+        return layer.both_ways(back, inputs)[0] if both else layer(inputs)[0]
+
     inputs = draw(B, 9, S)
-    same(
-        lambda x: layer.both_ways(back, x)[0] if both else layer(x)[0],
-        lambda x: plain(x)[0],
-        [inputs],
-    )
+    same(ours, lambda x: plain(x)[0], [inputs])
     found = []
-    modules = [layer, back] if both else [layer]
-    for run, owners in [
-        (lambda: layer.both_ways(back, inputs)[0] if both else layer(inputs)[0], modules),
-        (lambda: plain(inputs)[0], [plain]),
-    ]:
-        parameters = [p for owner in owners for p in owner.parameters()]
-        found.append(torch.autograd.grad(run().square().sum(), parameters))
+    for run, modules in ((ours, owners), (lambda x: plain(x)[0], [plain])):
+        parameters = [p for owner in modules for p in owner.parameters()]
+        found.append(torch.autograd.grad(run(inputs).square().sum(), parameters))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+    with torch.no_grad():  # which keeps nothing for a gradient
+        torch.testing.assert_close(ours(inputs), plain(inputs)[0])
+
+
+@pytest.mark.parametrize("kind", LOOPED)
+def test_loops_carry_a_state_and_its_gradient(kind: str) -> None:
+    cell, module, options = LOOPED[kind]
+    layer = cell(input_size=S, hidden_size=4, **options).double()
+    plain = module(S, 4, batch_first=True, **options).double()
+    plain.load_state_dict(layer.rnn.state_dict())
+
+    def theirs(inputs: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, last = plain(inputs, before[None])
+        return outputs, last[0]
+
+    same(layer, theirs, [draw(B, 6, S), draw(B, 4, seed=2)])
+
+
+@pytest.mark.parametrize("kind", LOOPED)
+def test_loops_under_autocast_round_products_and_not_the_state(kind: str) -> None:
+    torch.manual_seed(1)
+    cell, _, options = LOOPED[kind]
+    layer = cell(input_size=S, hidden_size=4, **options)
+    inputs, before = draw(B, 9, S, dtype=torch.float32), draw(B, 4, dtype=torch.float32, seed=2)
+    found = []
+    for autocast in (False, True):
+        given = inputs.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs, state = layer(given, before)
+        assert outputs.dtype == state.dtype == torch.float32
+        outputs.square().sum().backward()
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        assert all(each.dtype == torch.float32 for each in gradients)
+        found.append([outputs, given.grad, *gradients])
+        layer.zero_grad()
+    assert not torch.equal(found[0][0], found[1][0])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.1)
