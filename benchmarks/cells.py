@@ -1,10 +1,12 @@
 """Speed and memory of every cell against nn.LSTM: training, decoding, long sequences.
 
     python benchmarks/cells.py [CELL ...] [--rounds 5] [--short] [--out runs/benchmarks]
+                               [--batch 32] [--steps 256] [--features 512]
 
 Each cell of configs/cell runs in a process of its own, in turns with the baseline, at batch 32,
-256 steps, 512 features in and out, both in the precision that `precision=auto` chooses. Prints a
-table, writes it as cells.csv and cells.png, and ends with one JSON object. Ratios are of tokens/s:
+256 steps, 512 features in and out unless told otherwise, both in the precision that
+`precision=auto` chooses. Prints a table, writes it as cells.csv and cells.png, and ends with one
+JSON object. Ratios are of tokens/s:
 
 - train_over_lstm: forward and backward of a padded batch, against nn.LSTM;
 - train_over_module: the same against the module that a fused cell wraps;
@@ -31,7 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = sorted(path.stem for path in (ROOT / "configs" / "cell").glob("*.yaml"))
-BATCH, STEPS, LONG, SIZE = 32, 256, 4096, 512
+LONG = 4096
 MATRIX_BATCH = 8
 EARLY, LATE = 16, 16_000
 sys.path.insert(0, str(ROOT))
@@ -45,6 +47,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--short", action="store_true", help="no sequences of 4,096 steps")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -52,26 +57,25 @@ def main() -> None:
     if unknown:
         parser.error(f"no such cell: {', '.join(unknown)}; there are {', '.join(CELLS)}")
     if options.alone:
-        figures = measure(options.cells[0], options.rounds, options.precision, options.short)
-        print(json.dumps(figures))
+        print(json.dumps(measure(options.cells[0], options)))
         return
     results = {}
     for name in options.cells or CELLS:
-        command = [sys.executable, __file__, name, "--alone", f"--rounds={options.rounds}"]
-        command += [f"--precision={options.precision}", *(["--short"] if options.short else [])]
+        words = [name, *(word for word in sys.argv[1:] if word not in options.cells), "--alone"]
+        command = [sys.executable, __file__, *words]
         found = subprocess.run(command, capture_output=True, text=True)
         if found.returncode:
             sys.exit(f"{name} failed:\n{found.stderr}")
         results[name] = json.loads(found.stdout.splitlines()[-1])
         print(f"{name}: {results[name]}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    show(results)
+    show(results, f"batch {options.batch}, {options.steps} steps, {options.features} features")
     write(results, options.out)
     print(json.dumps(results))
 
 
-def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, Any]:
-    """All figures of one cell; `short`: without those of long sequences."""
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one cell."""
     import hydra.utils
     import torch
     import yaml
@@ -82,7 +86,8 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
     from models.parallel import ChunkLayer
 
     keep_memory()
-    precision = build.precision(precision, {"accelerator": "cpu"})
+    rounds, size = options.rounds, options.features
+    precision = build.precision(options.precision, {"accelerator": "cpu"})
     torch.manual_seed(0)
 
     def cast() -> Any:
@@ -91,12 +96,12 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
         return nullcontext()
 
     config = yaml.safe_load((ROOT / "configs" / "cell" / f"{name}.yaml").read_text())
-    layer = hydra.utils.instantiate(config)(input_size=SIZE, hidden_size=SIZE)
-    lstm = torch.nn.LSTM(SIZE, SIZE, batch_first=True)
+    layer = hydra.utils.instantiate(config)(input_size=size, hidden_size=size)
+    lstm = torch.nn.LSTM(size, size, batch_first=True)
 
     def training(run: Callable[..., Any], batch: int, steps: int) -> Callable[[], None]:
-        inputs = torch.randn(batch, steps, SIZE, requires_grad=True)
-        slopes = torch.randn(batch, steps, SIZE)
+        inputs = torch.randn(batch, steps, size, requires_grad=True)
+        slopes = torch.randn(batch, steps, size)
 
         def once() -> None:
             with cast():
@@ -106,27 +111,27 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
         return once
 
     def decoding(step: Callable[..., Any], state: Any, batch: int) -> Callable[[], None]:
-        inputs = torch.randn(batch, SIZE)
+        inputs = torch.randn(batch, size)
 
         def once() -> None:
             carried = state
             with torch.no_grad(), cast():
-                for _ in range(STEPS // 4):
+                for _ in range(options.steps // 4):
                     _, carried = step(inputs, carried)
 
         return once
 
     runs = {
-        "cell": training(layer, BATCH, STEPS),
-        "lstm": training(lstm, BATCH, STEPS),
+        "cell": training(layer, options.batch, options.steps),
+        "lstm": training(lstm, options.batch, options.steps),
     }
     if isinstance(layer, FusedLayer):
-        module = type(layer.rnn)(SIZE, SIZE, batch_first=True, **_own(layer))
-        runs["module"] = training(module, BATCH, STEPS)
+        module = type(layer.rnn)(size, size, batch_first=True, **_own(layer))
+        runs["module"] = training(module, options.batch, options.steps)
     seconds = turns(runs, rounds)
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in layer.parameters()),
-        "train_tokens_per_second": round(BATCH * STEPS / seconds["cell"]),
+        "train_tokens_per_second": round(options.batch * options.steps / seconds["cell"]),
         "train_over_lstm": round(seconds["lstm"] / seconds["cell"], 3),
         "train_per_flop": round(
             seconds["lstm"] / seconds["cell"] * products(layer) / products(lstm), 3
@@ -139,20 +144,22 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
         outputs, state = lstm(inputs.unsqueeze(1), state)
         return outputs.squeeze(1), state
 
-    zeros = torch.zeros(1, BATCH, SIZE)
+    zeros = torch.zeros(1, options.batch, size)
     seconds = turns(
         {
-            "cell": decoding(layer.step, layer.initial_state(BATCH), BATCH),
-            "lstm": decoding(lstm_step, (zeros, zeros), BATCH),
+            "cell": decoding(layer.step, layer.initial_state(options.batch), options.batch),
+            "lstm": decoding(lstm_step, (zeros, zeros), options.batch),
         },
         rounds,
     )
-    result["decode_tokens_per_second"] = round(BATCH * (STEPS // 4) / seconds["cell"])
+    result["decode_tokens_per_second"] = round(
+        options.batch * (options.steps // 4) / seconds["cell"]
+    )
     result["decode_over_lstm"] = round(seconds["lstm"] / seconds["cell"], 3)
 
     with torch.no_grad(), cast():
-        early = layer(torch.randn(1, EARLY, SIZE))[1]
-        late = layer(torch.randn(1, LATE, SIZE))[1]
+        early = layer(torch.randn(1, EARLY, size))[1]
+        late = layer(torch.randn(1, LATE, size))[1]
     seconds = turns(
         {
             "early": decoding(layer.step, early, 1),
@@ -164,16 +171,16 @@ def measure(name: str, rounds: int, precision: str, short: bool) -> dict[str, An
         "decode_late_over_early": round(seconds["early"] / seconds["late"], 3),
         "precision": precision,
     }
-    if short:
+    if options.short:
         return result
 
-    batch = MATRIX_BATCH if isinstance(layer, ChunkLayer) else BATCH
+    batch = MATRIX_BATCH if isinstance(layer, ChunkLayer) else options.batch
     long = training(layer, batch, LONG)
     before = reset_peak()
     # the first steps of a process ask the system for memory: a training is what comes after them
-    runs = {"long": long, "short": training(layer, batch, STEPS)}
+    runs = {"long": long, "short": training(layer, batch, options.steps)}
     seconds = turns(runs, max(2, rounds // 2), warm=3)
-    result["t4096_over_t256"] = round(seconds["short"] * LONG / STEPS / seconds["long"], 3)
+    result["t4096_over_t256"] = round(seconds["short"] * LONG / options.steps / seconds["long"], 3)
     result["memory_gb"] = round((peak() - before) / 2**20, 2)
     return result
 
@@ -221,12 +228,12 @@ def status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def show(results: dict[str, dict[str, Any]]) -> None:
+def show(results: dict[str, dict[str, Any]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     columns = ["train_tokens_per_second", *RATIOS, "memory_gb"]
-    table = Table(title=f"batch {BATCH}, {STEPS} steps, {SIZE} features")
+    table = Table(title=title)
     table.add_column("cell")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
