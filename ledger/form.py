@@ -37,6 +37,7 @@ SEED = {
     "fingerprint": str,  # of the rows and the vocabulary (data/arrays.py)
     "signature": (str, type(None)),
 }
+ALSO_SEED = {"settings": str}  # their digest (settings.py); seeds of before it was noted lack it
 BASELINE = {"value": float, "minutes": float, "fingerprint": str}
 MEASURED = {"verdict", "mean", "deviation", "config", "seeds", "baselines"}
 
@@ -106,7 +107,7 @@ def validate(name: str, content: Mapping[str, Any]) -> None:
     for seed, one in seeds.items():
         if seed not in row["seeds"]:
             refuse(f"measured.seeds.{seed}", f"is none of the row's seeds, {row['seeds']}")
-        _check(one, SEED, f"measured.seeds.{seed}", refuse)
+        _check(one, SEED, f"measured.seeds.{seed}", refuse, also=ALSO_SEED)
         if row["signature"] and not str(one["signature"]).startswith(row["signature"]):
             refuse(
                 f"measured.seeds.{seed}.signature",

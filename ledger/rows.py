@@ -32,6 +32,11 @@ def read(name: str, results: Path = RESULTS) -> dict[str, Any]:
     return content
 
 
+def seeds(name: str, results: Path = RESULTS) -> dict[int, dict[str, Any]]:
+    """The seeds of a row's file, not held against its upper part, which may have changed since."""
+    return dict((_load(name, results).get("measured") or {}).get("seeds") or {})
+
+
 def _load(name: str, results: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
@@ -45,19 +50,19 @@ def _load(name: str, results: Path) -> dict[str, Any]:
 
 
 def write(
-    name: str, seeds: Seeds, *, baselines: Baselines | None = None, results: Path = RESULTS
+    name: str, found: Seeds, *, baselines: Baselines | None = None, results: Path = RESULTS
 ) -> None:
     """Put what was measured below the row, whose own lines stay as they are."""
     from omegaconf import OmegaConf
 
     row, baselines = given(name, results), baselines or {}
-    measured: dict[str, Any] = {"verdict": verdict(row, seeds, baselines)}
-    if seeds:
-        mean, deviation = spread(seeds)
+    measured: dict[str, Any] = {"verdict": verdict(row, found, baselines)}
+    if found:
+        mean, deviation = spread(found)
         measured |= {"mean": mean, "deviation": deviation, "config": row["config"]}
         if baselines:
             measured["baselines"] = {each: dict(one) for each, one in baselines.items()}
-        measured["seeds"] = {seed: dict(seeds[seed]) for seed in sorted(seeds)}
+        measured["seeds"] = {seed: dict(found[seed]) for seed in sorted(found)}
     validate(name, {"row": row, "measured": measured})
     path = results / f"{name}.yaml"
     above = path.read_text(encoding="utf-8").partition("\nmeasured:")[0].rstrip()

@@ -38,8 +38,11 @@ def measure(
     """Run what is missing of a row's seeds, fill its file after each, and return the verdict.
 
     `only`: these seeds, while other processes run others of the row; whichever is done enters the
-    file. ValueError where a run ends without a result, a seed is none of the row's or is being run
-    by another process, was run with other settings than the row's experiment has now, or the row
+    file. Seeds that another machine entered stay until they are run here, as long as settings and
+    data are the same.
+
+    ValueError where a run ends without a result, a seed is none of the row's or is being run by
+    another process, was run with other settings than the row's experiment has now, or the row
     needs a GPU that is not there.
     """
     row = ledger.rows.given(name, results)
@@ -53,6 +56,21 @@ def measure(
     for seed in row["seeds"]:
         _begun(row, seed, folder)  # refuses another config, before anything is run
     ledger.settings.check(row, folder)
+    settings = ledger.settings.digest(row)
+    others = {
+        seed: one for seed, one in ledger.rows.seeds(name, results).items()
+        if seed in row["seeds"] and one.get("settings") == settings
+    }  # fmt: skip
+
+    def enter(baselines: Baselines) -> dict[int, dict[str, Any]]:
+        """Write all seeds that are done, whoever ran them, into the row's file; and return them."""
+        with FileLock(folder / "row.lock"):
+            found = _done(row, folder, settings)
+            data = {one["fingerprint"] for one in found.values()}
+            found = {s: one for s, one in others.items() if one["fingerprint"] in data} | found
+            ledger.rows.write(name, found, baselines=baselines, results=results)
+        return found
+
     for seed in chosen:
         try:
             with FileLock(folder / f"{seed}.lock", timeout=0):
@@ -61,24 +79,28 @@ def measure(
             raise ValueError(
                 f"seed {seed} of {name} is being run by another process: --seeds chooses others"
             ) from None
-        seeds = _enter(name, row, folder, results, {})
+        seeds = enter({})
     baselines: dict[str, dict[str, Any]] = {}
     if len(seeds) == len(row["seeds"]):
         for baseline in row.get("baselines", []):
             baselines[baseline] = ledger.baselines.measure(row, baseline, folder)
-            _enter(name, row, folder, results, baselines)
+            enter(baselines)
     return verdict(row, seeds, baselines)
 
 
-def _enter(
-    name: str, row: Mapping[str, Any], folder: Path, results: Path, baselines: Baselines
-) -> dict[int, dict[str, Any]]:
-    """Write all seeds that are done, whoever ran them, into the row's file; and return them."""
-    with FileLock(folder / "row.lock"):
-        notes = {seed: _begun(row, seed, folder) for seed in row["seeds"]}
-        seeds = {seed: _finished(row, known) for seed, known in notes.items() if known["measured"]}
-        ledger.rows.write(name, seeds, baselines=baselines, results=results)
-    return seeds
+def _done(row: Mapping[str, Any], folder: Path, settings: str) -> dict[int, dict[str, Any]]:
+    """What the row's file shall say of each seed that is finished here."""
+    notes = {seed: _begun(row, seed, folder) for seed in row["seeds"]}
+    return {
+        seed: {
+            "value": value_of(row, known["test"]),
+            "minutes": round(known["minutes"], 2),
+            **known["measured"],
+            "settings": settings,
+        }
+        for seed, known in notes.items()
+        if known["measured"]
+    }
 
 
 def _begun(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
@@ -93,11 +115,6 @@ def _begun(row: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
             f"{' '.join(row['config'])}: move {folder} away to begin anew"
         )
     return known
-
-
-def _finished(row: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    value = value_of(row, known["test"])
-    return {"value": value, "minutes": round(known["minutes"], 2), **known["measured"]}
 
 
 def run_seed(row: Mapping[str, Any], seed: int, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Whether the seeds of a row were run with the settings that its words compose to."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,18 @@ from typing import Any
 from launch import composed
 
 ASIDE = ("resume", "logger.")  # say nothing about what was trained
+
+
+def digest(row: Mapping[str, Any]) -> str:
+    """Of all values that the row's words compose to, wherever its folders lie: seeds of one digest
+    belong together, whichever machines ran them.
+    """
+    from building.defaults import placeless
+    from building.instantiate import plain
+
+    values = placeless(plain(composed([*row["config"], "paths.run_dir=run"])))
+    own = {key: values[key] for key in sorted(values) if not key.startswith(ASIDE)}
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:24]
 
 
 def check(row: Mapping[str, Any], folder: Path) -> None:

@@ -22,6 +22,7 @@ import ledger.pictures
 import ledger.report
 import ledger.rows
 import ledger.runs
+import ledger.settings
 from launch import composed
 
 ROW = """row:
@@ -337,6 +338,30 @@ def test_processes_share_a_row_s_seeds_and_the_last_gives_the_verdict(
     assert ran == [2, 1]
     with pytest.raises(ValueError, match=r"--seeds: 3 is none of one's, \[1, 2\]"):
         ledger.runs.measure("one", only=[3], **where)
+
+
+def test_a_seed_of_another_machine_stays_while_settings_and_data_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_each(number: int, **changed: Any) -> list[int]:
+        """The file's seeds, once another machine entered 1, and this one 2."""
+        here = tmp_path / str(number)
+        here.mkdir()
+        results = new(here / "results")
+        digest = ledger.settings.digest(ledger.rows.given("one", results))
+        ledger.rows.write("one", {1: seed(0.4) | {"settings": digest} | changed}, results=results)
+        monkeypatch.setenv("UNROLL_DATA", f"/machine/{number}")
+        ledger.runs.measure("one", only=[2], results=results, runs=here / "runs")
+        return list(ledger.rows.read("one", results)["measured"]["seeds"])
+
+    monkeypatch.setattr(
+        ledger.runs, "run_seed", lambda row, number, folder: done(folder, number, 0.7)
+    )
+    assert one_each(1) == [1, 2]
+    assert one_each(2, settings="others") == one_each(3, fingerprint="of other data") == [2]
+    run = {"results": tmp_path / "1" / "results", "runs": tmp_path / "1" / "runs"}
+    assert ledger.runs.measure("one", **run) == "reproduced"  # all seeds asked for: all run here
+    assert ledger.rows.read("one", run["results"])["measured"]["seeds"][1]["value"] == 0.7
 
 
 def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path) -> None:
