@@ -1,4 +1,4 @@
-.PHONY: install check format test test-slow
+.PHONY: install check format test test-slow coverage
 
 PYTHON ?= python
 
@@ -19,3 +19,6 @@ test:
 
 test-slow:
 	$(PYTHON) -m pytest -q -n auto -m slow
+
+coverage:
+	$(PYTHON) -m pytest -q -n auto --cov
