@@ -48,5 +48,5 @@ class RNN(FusedLayer):
     ) -> tuple[Tensor, ...]:
         if data.device.type != "cpu" or batch_sizes is not None:
             return super()._call(data, batch_sizes, before, weights)
-        loop = partial(loops.rnn_loop, nonlinearity=self.rnn.nonlinearity)
+        loop = partial(loops.rnn_loop, nonlinearity=str(self.rnn.nonlinearity))
         return loops.run(loop, data, before[0], weights)
