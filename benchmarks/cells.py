@@ -11,7 +11,8 @@ JSON object. Ratios are of tokens/s:
 - train_over_lstm: forward and backward of a padded batch, against nn.LSTM;
 - train_over_module: the same against the module that a fused cell wraps;
 - train_per_flop: train_over_lstm times the matrix products that the cell needs over the LSTM's;
-- t4096_over_t256: 4,096 steps against 256 (cells with a matrix as memory: both at batch 8);
+- t4096_over_t256: 4,096 steps against 256, or `--steps` (cells with a matrix as memory: both
+  at batch 8);
 - decode_over_lstm: one step at a time, against nn.LSTM called so;
 - decode_late_over_early: such a step after 16,000 others against one after 16.
 

@@ -15,12 +15,8 @@ def digest(row: Mapping[str, Any]) -> str:
     """Of all values that the row's words compose to, wherever its folders lie: seeds of one digest
     belong together, whichever machines ran them.
     """
-    from building.defaults import placeless
-    from building.instantiate import plain
-
-    values = placeless(plain(composed([*row["config"], "paths.run_dir=run"])))
-    own = {key: values[key] for key in sorted(values) if not key.startswith(ASIDE)}
-    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:24]
+    values = _values(composed([*row["config"], "paths.run_dir=run"]))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def check(row: Mapping[str, Any], folder: Path) -> None:
@@ -31,20 +27,17 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
     """
     from omegaconf import OmegaConf
 
-    from building.defaults import placeless
-    from building.instantiate import plain
-
     for seed in row["seeds"]:
         run = folder / str(seed)
         if not (run / "config.yaml").is_file():
             continue
-        stored = plain(OmegaConf.load(run / "config.yaml"))
+        stored = OmegaConf.load(run / "config.yaml")
         config = composed([*row["config"], f"seed={seed}"])
-        config.paths.run_dir = stored["paths"]["run_dir"]  # Hydra's own is known to a job alone
-        was, now = placeless(stored), placeless(plain(config))
+        config.paths.run_dir = stored.paths.run_dir  # Hydra's own is known to a job alone
+        was, now = _values(stored), _values(config)
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
-            if was[key] != now[key] != "auto" and not key.startswith(ASIDE)
+            if was[key] != now[key] != "auto"
         ]  # fmt: skip
         if changed:
             raise ValueError(
@@ -52,3 +45,12 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
                 f"{', '.join(changed[:4])}{', ...' if changed[4:] else ''}; move {folder} away to "
                 "measure the row anew"
             )
+
+
+def _values(config: Any) -> dict[str, Any]:
+    """What a config trains with, by key, wherever its folders lie."""
+    from building.defaults import placeless
+    from building.instantiate import plain
+
+    values = placeless(plain(config))
+    return {key: value for key, value in values.items() if not key.startswith(ASIDE)}

@@ -53,17 +53,12 @@ def run(
     return torch.cat([forth, back.flip(1)], dim=-1), torch.stack([forth[:, -1], back[:, -1]])
 
 
-def _of_products(shares: Tensor, matrix: Tensor) -> Tensor:
-    """The recurrent matrix in the dtype in which autocast, if any, let the inputs' share be."""
-    return matrix.to(shares.dtype)
-
-
 class _RNN(torch.autograd.Function):
     """h' = f(share + U h); shares (T, B, H)."""
 
     @staticmethod
     def forward(ctx: Any, shares: Tensor, hidden: Tensor, matrix: Tensor, relu: bool) -> Tensor:
-        narrow = _of_products(shares, matrix)
+        narrow = matrix.to(shares.dtype)  # which autocast chose, if it is on
         states = hidden.new_empty(len(shares) + 1, *hidden.shape)
         before, *rest = states.unbind()
         before.copy_(hidden)
@@ -101,7 +96,7 @@ class _GRU(torch.autograd.Function):
     def forward(
         ctx: Any, shares: Tensor, hidden: Tensor, matrix: Tensor, bias: Tensor, kept: bool
     ) -> Tensor:
-        narrow, c = _of_products(shares, matrix), bias.to(shares.dtype)
+        narrow, c = matrix.to(shares.dtype), bias.to(shares.dtype)
         steps, (rows, size) = len(shares), hidden.shape
 
         def memory(like: Tensor, *shape: int) -> Tensor:

@@ -112,8 +112,8 @@ def test_the_report_has_the_table_and_how_to_repeat_it(tmp_path: Path) -> None:
     ledger.report.write(place, results=tmp_path / "results", runs=tmp_path)
     text = place.read_text()
     assert "| `gru` | **0.8** (1,000 steps) | 1.0 |" in text
-    assert "`python train.py task=tagging data=people_daily " in text
-    assert " cell=CELL seed=SEED model.budget=" in text
+    words = shlex.join(cells_shapes.PARAGRAPHS)
+    assert f"`python train.py task=tagging {words} cell=CELL seed=SEED" in text
 
 
 @pytest.mark.slow
