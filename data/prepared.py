@@ -50,14 +50,15 @@ class Prepared:
         )
 
 
-def make_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Let `make` fill the folder if it is not there; of all processes that call this, one works.
+def make_once(folder: Path, make: Callable[[Path], None], last: str = "prepared.json") -> None:
+    """Let `make` fill the folder if its `last` file is not there; of all processes that call this,
+    one works.
 
     It is written aside and moved into place: a killed process leaves nothing half-made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if (folder / "prepared.json").exists():
+        if (folder / last).exists():
             return
         aside = Path(f"{folder}.{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)

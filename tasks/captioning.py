@@ -1,6 +1,7 @@
 """One to many: a picture becomes a sentence."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from data.batches import CaptionBatch
 from data.codec import Codec
 from data.spec import DataSpec
 from models.encoder_decoder import EncoderDecoder
-from models.encoders.memory import Memory
-from tasks import captioning_metrics, pictures
+from models.encoders.memory import Encoder, Memory
+from tasks import captioning_metrics, features, pictures
 from tasks.base import SPLIT_OF
 from tasks.cider import cider, cider_plain
 from tasks.generation import Generation
@@ -27,9 +28,10 @@ class Captioning(Generation):
     """`bleu1` to `bleu4`, `rouge_l` and `cider` as the coco-caption tool gives them, and
     `exact_match`; after a test `meteor` (exact and stem stages) and `cider_plain` too.
 
-    What a frozen encoder sees in a picture never changes, so it is computed once and kept in
-    memory, up to `feature_memory` gigabytes (0: never). `weights` is a safetensors file of the
-    backbone; `torchvision` fetches torchvision's own (network); null leaves it untrained.
+    What a frozen encoder sees in a picture never changes, so it is computed once and kept, up to
+    `feature_memory` gigabytes (0: never): on disk for the runs that follow, or, without `weights`,
+    in memory. `weights` is a safetensors file of the backbone; `torchvision` fetches torchvision's
+    own (network); null leaves it untrained.
     """
 
     name = "captioning"
@@ -111,8 +113,7 @@ class Captioning(Generation):
         if not encoder.cacheable or getattr(self.objective, "reads_pictures", False):
             return False
         count = sum(map(self._pictures, ("train", "validation", "test")))
-        numbers = encoder.grid**2 * encoder.output_size
-        return bool(count * numbers * 4 / 1e9 <= self.feature_memory)
+        return bool(count * encoder.feature_numbers * 4 / 1e9 <= self.feature_memory)
 
     def _pictures(self, split: str) -> int:
         return len(self.data.splits[split].flat("pictures"))
@@ -125,12 +126,21 @@ class Captioning(Generation):
         for split in splits:
             if split in self.features:
                 continue
-            self.print(f"computing the features of {self._pictures(split):,} pictures ({split})")
-            parts: list[Tensor] = []
-            for _, some in self.data.pictures(split):
-                with self.trainer.precision_plugin.forward_context():
-                    parts.append(encoder.features(some.to(self.device)).float().cpu())
-            self.features[split] = torch.cat(parts)
+            compute = partial(self._see, encoder, split)
+            if self.weights is None:  # random ones: of no use to another run
+                self.features[split] = torch.cat(list(compute()))
+                continue
+            arithmetic = f"{self.trainer.precision} on {self.device.type}"
+            pixels = self.data.splits[split].flat("pictures")
+            key = features.identity(encoder, pixels, arithmetic)
+            self.features[split] = features.kept(self.data.cache_dir, key, compute)
+
+    def _see(self, encoder: Encoder, split: str) -> Iterator[Tensor]:
+        """The features of a split's pictures, batch by batch."""
+        self.print(f"computing the features of {self._pictures(split):,} pictures ({split})")
+        for _, some in self.data.pictures(split):
+            with self.trainer.precision_plugin.forward_context():
+                yield encoder.features(some.to(self.device)).float().cpu()
 
     def encode(self, batch: CaptionBatch) -> Memory:
         if not self.features:

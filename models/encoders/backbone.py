@@ -74,6 +74,9 @@ class Backbone(Encoder):
             fields = self.network(pictures)[self.node]
             return F.adaptive_avg_pool2d(fields, self.grid).flatten(2).transpose(1, 2)
 
+    def unchanging(self) -> tuple[nn.Module, list[str | int]]:
+        return self.network, [self.name, self.node, self.grid, torchvision.__version__]
+
     def from_features(self, values: Tensor) -> Memory:
         """Features, kept in whatever precision, (B, grid², D) → Memory."""
         return open_memory(self.norm(values.to(self.norm.weight.dtype)))

@@ -48,9 +48,14 @@ class Encoder(nn.Module):
 
     output_size: int
     cacheable = False  # True where `features` never change, so that they may be computed once
+    feature_numbers: int  # of cacheable ones: S * D
 
     def features(self, pictures: Tensor) -> Tensor:
         """The part before anything that learns: → (B, S, D). Of cacheable encoders only."""
+        raise NotImplementedError
+
+    def unchanging(self) -> tuple[nn.Module, list[str | int]]:
+        """The network that `features` runs, and the settings with which it does."""
         raise NotImplementedError
 
     def from_features(self, values: Tensor) -> Memory:

@@ -84,6 +84,7 @@ def start(
         data = build.data(config)
         build.choose_monitor(config, data.spec)
         task = build.task(config, data.spec, data.codec, data.fingerprint)
+        task.initialise()
         return Run(config, data, task, build.trainer(config))
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
