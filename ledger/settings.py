@@ -23,7 +23,8 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
     """ValueError where a seed was run with settings that the row's words compose to no more, since
     a file of the configs was changed after it.
 
-    A key that one of the two does not know is no change, nor is what the data settles (`auto`).
+    A key that one of the two does not know is no change, nor is what the data settles: `auto`, and
+    the sizes that meet a `model.budget`, in whose place the run has them.
     """
     from omegaconf import OmegaConf
 
@@ -35,9 +36,11 @@ def check(row: Mapping[str, Any], folder: Path) -> None:
         config = composed([*row["config"], f"seed={seed}"])
         config.paths.run_dir = stored.paths.run_dir  # Hydra's own is known to a job alone
         was, now = _values(stored), _values(config)
+        met = now.get("model.budget") is not None and was.get("model.budget") is None
+        settled = {"budget", "hidden_size"} if met else set()
         changed = [
             f"{key} was {was[key]}, is {now[key]}" for key in sorted(was.keys() & now.keys())
-            if was[key] != now[key] != "auto"
+            if was[key] != now[key] != "auto" and key.rpartition(".")[2] not in settled
         ]  # fmt: skip
         if changed:
             raise ValueError(

@@ -316,6 +316,18 @@ def test_a_seed_of_settings_that_were_changed_since_is_not_mixed_with_others(
         ledger.runs.measure("one", results=results, runs=runs)
 
 
+def test_sizes_that_met_a_budget_are_no_change_of_settings(tmp_path: Path) -> None:
+    row = {"config": ["cell=gru", "model.budget=70k"], "seeds": [1]}
+    config = composed([*row["config"], f"paths.run_dir={tmp_path}/1", "seed=1"])
+    config.model.budget, config.model.hidden_size = None, 77  # as a run settles and keeps them
+    (tmp_path / "1").mkdir()
+    OmegaConf.save(config, tmp_path / "1" / "config.yaml", resolve=True)
+    ledger.settings.check(row, tmp_path)
+    without = {**row, "config": ["cell=gru"]}
+    with pytest.raises(ValueError, match=r"model.hidden_size was 77, is \d+, task.model.hidden"):
+        ledger.settings.check(without, tmp_path)
+
+
 def test_processes_share_a_row_s_seeds_and_the_last_gives_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
