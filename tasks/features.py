@@ -38,8 +38,8 @@ def kept(cache: str, key: str, compute: Callable[[], Iterable[Tensor]]) -> Tenso
 
     def write(aside: Path) -> None:
         found = torch.cat(list(compute())).numpy()
-        aside.mkdir()
         try:
+            aside.mkdir()
             np.save(aside / FILE, found)
         except OSError as error:
             raise ValueError(
