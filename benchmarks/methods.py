@@ -49,7 +49,11 @@ VECTORS = [
     "model.embedding_size=50",
 ]
 SETTINGS = {
-    "trec": Setting(["experiment=trec"], "test/accuracy"),
+    "trec": Setting(  # as it was before its search
+        ["experiment=trec", "model.hidden_size=150", "model.dropout=0.5",
+         "model.embedding_dropout=0.3", "model.label_smoothing=0", "optimizer.lr=2e-3"],
+        "test/accuracy",
+    ),
     "sst2": Setting(["experiment=sst2_glove"], "test/accuracy"),
     "trec_plain": Setting(["data=trec", *VECTORS], "test/accuracy"),
     "sst2_plain": Setting(["data=sst2", *VECTORS], "test/accuracy"),
