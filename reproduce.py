@@ -182,7 +182,7 @@ def show_summary(sweep: str) -> None:
         if one["missing"]:
             print(f"  not tested: fold {', '.join(map(str, one['missing']))}")
         for name, (mean, deviation) in one["metrics"].items():
-            print(f"  {name:24}{mean:10.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+            print(f"  {name:24}{ledger.report.spread(mean, deviation, width=10)}")
     print(json.dumps({"sweep": sweep, "kinds": found}))
 
 

@@ -80,7 +80,7 @@ def _cells(name: str, content: Mapping[str, Any]) -> str:
     )
     known = measured.get("baselines", {})
     baselines = ", ".join(
-        f"{one} {known[one]['value']:.4f}" if one in known else one
+        f"{one} {number(known[one]['value'])}" if one in known else one
         for one in row.get("baselines", [])
     )
     sizes = sorted({f"{one['parameters']:,}" for one in seeds.values()})
@@ -100,13 +100,13 @@ def _section(name: str, content: Mapping[str, Any]) -> str:
     def all_of(key: str) -> str:
         return "; ".join(sorted({str(one[key]) for one in seeds.values() if one[key] is not None}))
 
-    values = ", ".join(f"{one['value']:.4f} (seed {seed})" for seed, one in seeds.items())
+    values = ", ".join(f"{number(one['value'])} (seed {seed})" for seed, one in seeds.items())
     baselines = measured.get("baselines", {})
     facts = {
         "note": row.get("note", ""),
         "command": f"`python train.py {' '.join(row['config'])} seed=SEED`",
         "seeds": values,
-        "baselines": ", ".join(f"{one['value']:.4f} ({name})" for name, one in baselines.items()),
+        "baselines": ", ".join(f"{number(b['value'])} ({name})" for name, b in baselines.items()),
         "parameters": all_of("parameters"),
         "signature": all_of("signature"),
         "on": f"{all_of('device')}; {all_of('precision')}",
@@ -142,5 +142,16 @@ def _mean(content: Mapping[str, Any]) -> str:
     measured = content["measured"]
     if not measured.get("seeds"):
         return "–"
-    deviation = measured["deviation"]
-    return f"{measured['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+    return spread(measured["mean"], measured["deviation"])
+
+
+def number(value: float, *, like: float | None = None) -> str:
+    """Four decimals; a power of ten where they would say little of `like`, by default `value`."""
+    small = 0 < abs(value if like is None else like) < 1e-3
+    return f"{value:.1e}" if small else f"{value:.4f}"
+
+
+def spread(mean: float, deviation: float | None, *, width: int = 0) -> str:
+    """mean ± deviation in one notation, the mean to the right of `width` characters."""
+    own = "" if deviation is None else f" ± {number(deviation, like=mean)}"
+    return f"{number(mean):>{width}}{own}"

@@ -394,6 +394,22 @@ def test_the_report_has_the_numbers_and_the_curves_that_are_there(tmp_path: Path
     assert (results / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("mean", "deviation", "said"),
+    [
+        (0.5, 0.14142, "0.5000 ± 0.1414"),
+        (0.1749, 0.00031, "0.1749 ± 0.0003"),
+        (3.92e-5, 7.6e-6, "3.9e-05 ± 7.6e-06"),
+        (3.92e-5, 0.002, "3.9e-05 ± 2.0e-03"),
+        (5.3e-5, None, "5.3e-05"),
+        (0.0, 0.0, "0.0000 ± 0.0000"),
+        (-2e-4, None, "-2.0e-04"),
+    ],
+)
+def test_a_small_error_is_not_said_to_be_none(mean, deviation, said: str) -> None:
+    assert ledger.report.spread(mean, deviation) == said
+
+
 def test_all_rows_are_in_one_picture_by_what_they_cost(tmp_path: Path) -> None:
     results = new(tmp_path / "results", least=0.5)
     (results / "two.yaml").write_text((results / "one.yaml").read_text())
