@@ -59,6 +59,7 @@ class LanguageModel(Task):
         top_k: int | None = None,
         top_p: float | None = None,
         transpose: int = 0,
+        state_reset: float = 0.0,
         activation_regularisation: float = 0.0,
         temporal_activation_regularisation: float = 0.0,
         evaluation: Mapping[str, Any] | None = None,
@@ -67,7 +68,8 @@ class LanguageModel(Task):
         """`samples` texts of `sample_length` symbols (or frames) are written after validation.
 
         `transpose`: in training a piece of music is moved up or down by as many semitones at most.
-        The two regularisations weigh penalties on a token's loss (`models.activation`).
+        `state_reset`: the probability that a stream goes on from the initial state in a step of
+        training. The two regularisations weigh penalties on a token's loss (`models.activation`).
         `evaluation`: what the test of a text measures beside its plain numbers (`Evaluation`).
         `objective`: what is trained (`tasks.distillation`); None: the likelihood.
         """
@@ -81,10 +83,16 @@ class LanguageModel(Task):
             raise ValueError(
                 f"task.transpose is a number of semitones for music, 0 for text; got {transpose}"
             )
+        most = 0.0 if spec.keys is not None else 1.0
+        if not 0.0 <= state_reset <= most:
+            raise ValueError(
+                "task.state_reset is a probability for text, 0 for music, whose pieces all start "
+                f"from the initial state; got {state_reset}"
+            )
         if sample_length < 1:
             raise ValueError(f"task.sample_length must be at least 1, got {sample_length}")
         check_drawing(temperature=temperature, top_k=top_k, top_p=top_p)
-        self.transpose = transpose
+        self.transpose, self.state_reset = transpose, state_reset
         self.check_objective(objective)
         self.objective: Objective = LanguageModel.likelihood if objective is None else objective
         self.penalties = penalties(
@@ -145,8 +153,10 @@ class LanguageModel(Task):
         return outputs, self.model.drop(outputs)
 
     def loss(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:
-        if self.transpose and self.training:
+        if self.training and self.transpose:
             batch = transposed(batch, self.transpose)
+        if self.training and self.state_reset:
+            batch = streams.reset(batch, self.state_reset)
         return self.objective(self, batch)
 
     def likelihood(self, batch: StreamBatch) -> tuple[Tensor, Tensor]:

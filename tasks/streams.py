@@ -10,8 +10,15 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from data.batches import StreamBatch
 from models.state import State, leaves, map_state
 from tasks.console import say
+
+
+def reset(batch: StreamBatch, probability: float) -> StreamBatch:
+    """The batch with some of its rows, drawn one by one, starting from the initial state."""
+    drawn = torch.rand(batch.start.shape, device=batch.start.device) < probability
+    return batch._replace(start=batch.start | drawn)
 
 
 def gathered(state: State, trainer: Trainer) -> list[Tensor]:

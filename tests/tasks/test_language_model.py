@@ -59,15 +59,43 @@ def test_penalties_enter_the_training_loss_alone(start: Any) -> None:
     assert evaluated[0] == evaluated[1]
 
 
+def test_a_reset_stream_is_read_as_if_nothing_stood_before_it(start: Any) -> None:
+    outputs = {}
+    for share in (0.0, 0.5, 1.0):
+        run = start("language_model", "data.batch_size=16", f"task.state_reset={share}")
+        task, seen = run.task, []
+        task.objective = lambda task, batch, seen=seen: seen.append(task.run(batch, "train")[0])
+        task.model.eval()  # no dropout; it is the task that trains
+        batch = first_batch(run)
+        batch = batch._replace(start=torch.zeros_like(batch.start))
+        torch.manual_seed(0)
+        for _ in range(2):
+            task.loss(batch)
+        outputs[share] = torch.stack(seen)
+        task.eval().loss(batch)
+        assert not torch.equal(seen[2], seen[0])  # carried on, whatever the probability
+    first, second = outputs[1.0]
+    assert torch.equal(first, second)
+    anew = (outputs[0.5][1] == outputs[0.5][0]).flatten(1).all(1)
+    assert 0 < anew.sum() < 16
+    assert not (outputs[0.0][1] == outputs[0.0][0]).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_state_is_reset_with_a_probability(share: float, start: Any) -> None:
+    with pytest.raises(ValueError, match=rf"task\.state_reset is a probability .* got {share}"):
+        start("language_model", f"task.state_reset={share}")
+
+
 EVERYTHING = [
     "cell=lstm", "recurrent.weight_drop=0.3", "task.activation_regularisation=2",
     "task.temporal_activation_regularisation=1", "callbacks=ntasgd",
     "callbacks.average.patience=0", "data.steps_deviation=3", "model.tie_weights=true",
     "model.embedding_size=16", "model.num_layers=2", "model.last_hidden_size=24",
-    "model.word_dropout=0.1", "task.evaluation.cache=true", "task.evaluation.dynamic=true",
-    "task.evaluation.dynamic_batches=2", "task.evaluation.temperature=true", "precision=bf16",
-    "trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.limit_test_batches=2",
-    "trainer.limit_val_batches=1",
+    "model.word_dropout=0.1", "task.state_reset=0.2", "task.evaluation.cache=true",
+    "task.evaluation.dynamic=true", "task.evaluation.dynamic_batches=2",
+    "task.evaluation.temperature=true", "precision=bf16", "trainer.max_steps=6",
+    "trainer.val_check_interval=2", "trainer.limit_test_batches=2", "trainer.limit_val_batches=1",
 ]  # fmt: skip
 HEADS = {
     "mixture": ["model.head.components=2", "model.head.latent_dropout=0.2"],
@@ -90,15 +118,24 @@ def first_batch(run: Any) -> StreamBatch:
     return batch
 
 
-def test_music_of_fewer_pieces_than_samples_shows_those_there_are(
-    start: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+def music(start: Any, tmp_path: Path) -> Any:
+    """Starts a run on one piece a split."""
     piece = json.dumps({"notes": [[39, 43], [41]] * 6})
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.jsonl").write_text(f"{piece}\n", encoding="utf-8")
-    run = start(
+    return lambda *words: start(
         "none", "task=language_model", "data=piano_roll", f"data.path={tmp_path}",
-        "model.hidden_size=8", "task.samples=3", "task.sample_length=4",
+        "model.hidden_size=8", "task.sample_length=4", *words,
     )  # fmt: skip
+
+
+def test_music_of_fewer_pieces_than_samples_shows_those_there_are(music: Any) -> None:
+    run = music("task.samples=3")
     run.test()
     assert len(run.task.shown.rows) == 1
+
+
+def test_music_has_no_state_to_reset(music: Any) -> None:
+    with pytest.raises(ValueError, match=r"task\.state_reset .* 0 for music"):
+        music("task.state_reset=0.01")
