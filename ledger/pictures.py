@@ -2,11 +2,13 @@
 
 import csv
 import statistics
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Curve = dict[int, float]  # step → value
+WIDEST = 64  # characters of a title, which a picture of its size has room for
 
 
 def draw(content: Mapping[str, Any], folder: Path, path: Path) -> bool:
@@ -42,7 +44,7 @@ def draw(content: Mapping[str, Any], folder: Path, path: Path) -> bool:
         for number, (baseline, one) in enumerate(known.items(), 2):
             ax.axhline(one["value"], color=f"C{number}", linewidth=1, linestyle=":",
                        label=f"test, {baseline} {one['value']:.4g}")  # fmt: skip
-        ax.set_title(row["title"])
+        ax.set_title(textwrap.fill(row["title"], WIDEST))
         ax.set_xlabel("steps")
         ax.set_ylabel(name)
         ax.grid(alpha=0.3)
